@@ -1,0 +1,1 @@
+"""The built-in trained model: its recipe, weights and card."""

@@ -1,0 +1,1 @@
+"""An experiment, or many people's at once, compiled to the least work that gives the same numbers."""

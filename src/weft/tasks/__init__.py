@@ -1,0 +1,1 @@
+"""Prompts with answers, counterfactual pairs and token roles."""
