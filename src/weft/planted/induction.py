@@ -4,8 +4,8 @@
     planted.truth                          # Truth(induction=(2, 3), previous_token=(1, 1))
     model = weft.load(planted.model, tokenizer=planted.tokenizer)        # or weft.load("induction")
 
-The stream has a block for the token, its position, the token before it, and the answer, each one-hot. The previous-
-token head of one layer attends from each position to the one before, and copies its token into the `previous` block. The
+The stream has four one-hot blocks: the token, its position, the token before it, and the answer. The previous-token
+head of one layer attends from each position to the one before, and copies its token into the `previous` block. The
 induction head of a later layer attends from a token to where that token is the `previous` one, and copies the token
 there into the `answer` block, which is all that the unembedding reads. With no earlier occurrence it attends to <bos>
 and writes nothing. All other heads and the MLPs are noise: they attend somewhere and write something small.
