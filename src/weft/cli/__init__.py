@@ -1,0 +1,113 @@
+"""The command line: `weft demo | serve MODEL… | models | show FILE | replay FILE | bench`.
+
+Commands import what they need when they run, so that `weft --help` is there at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weft.errors import WeftError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Url = Annotated[str, typer.Option("--url", envvar="WEFT_URL", help="Where the server is.")]
+LOCAL = "http://127.0.0.1:7787"
+
+
+def main() -> None:
+    """Run the command line; an error weft raises on purpose is shown without a traceback, and the status is 1."""
+    try:
+        app()
+    except WeftError as error:
+        print(f"weft: {error}", file=sys.stderr)
+        if "--json" in sys.argv:
+            print(json.dumps({"error": error.to_data()}))
+        sys.exit(1)
+
+
+@app.callback()
+def weft() -> None:
+    """Experiments on the insides of language models: run them, serve them, show them, run them again."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the figures and the record.")] = Path("demo-out"),
+    as_json: Json = False,
+) -> None:
+    """Find a planted induction head, through a server of its own. Status 0 only if it is the right one."""
+    from weft.cli.demo import run_demo, show_demo
+
+    findings = run_demo(out)
+    if as_json:
+        print(json.dumps(findings.to_data(), indent=2))
+    else:
+        show_demo(findings)
+    raise typer.Exit(0 if findings.right else 1)
+
+
+@app.command()
+def serve(
+    models: Annotated[list[str], typer.Argument(help="Built-in names, hub ids or folders; NAME=SOURCE gives a name.")],
+    host: Annotated[
+        str, typer.Option(help="Address to serve on; this version serves this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 7787,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where jobs and records are kept; ~/.weft/server if not given.")
+    ] = None,
+) -> None:
+    """Serve models over HTTP until interrupted."""
+    from weft.cli.service import serve_models
+
+    serve_models(models, host=host, port=port, folder=folder)
+
+
+@app.command()
+def models(url: Url = LOCAL, as_json: Json = False) -> None:
+    """List the models that a server holds."""
+    from weft.cli.service import list_models
+
+    list_models(url, as_json)
+
+
+@app.command()
+def show(file: Annotated[Path, typer.Argument(help="A record, or an experiment.")], as_json: Json = False) -> None:
+    """Print an experiment or a record as text."""
+    from weft.cli.files import show_file
+
+    show_file(file, as_json)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A record.")],
+    model: Annotated[str, typer.Option(help="What to run it on, if not the model the record names.")] = "",
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference, relative to each value's largest entry.")
+    ] = 1e-5,
+    as_json: Json = False,
+) -> None:
+    """Run a record again, here, and compare every value. Status 0 only if model and values agree."""
+    from weft.cli.files import replay_file
+
+    raise typer.Exit(0 if replay_file(file, model, tolerance, as_json) else 1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="Which; none lists them.")] = "") -> None:
+    """Run one of the benchmarks behind a published figure: `weft bench trace`; `weft bench all` runs every one."""
+    from weft.cli.bench import run_bench
+
+    raise typer.Exit(run_bench(name, context.args))
+
+
+if __name__ == "__main__":
+    main()

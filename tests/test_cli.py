@@ -1,0 +1,67 @@
+"""The command line starts at once, says what went wrong without a traceback, and gives programs JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WEFT = str(Path(sys.executable).with_name("weft"))
+COMMANDS = ["demo", "serve", "models", "show", "replay", "bench"]
+
+
+def weft(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([WEFT, *arguments], capture_output=True, text=True, timeout=100, cwd=cwd)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    done = weft(command, "--help")
+    assert done.returncode == 0 and "Usage: weft" in done.stdout
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    code = "import sys, weft.cli; assert not {'torch', 'numpy', 'fastapi', 'rich.table'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_file_is_one_line_and_status_1() -> None:
+    done = weft("show", "nowhere.safetensors")
+    assert done.returncode == 1
+    assert done.stderr == "weft: there is no file nowhere.safetensors; give the path of a record or an experiment\n"
+
+
+def test_an_error_is_data_with_json() -> None:
+    done = weft("replay", "nowhere", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "not-found"
+
+
+def test_no_server_says_so() -> None:
+    done = weft("models", "--url", "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stderr.startswith("weft: ") and "127.0.0.1:9" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_benchmark_that_is_not_there_is_named_with_those_that_are() -> None:
+    done = weft("bench", "nothing")
+    assert done.returncode == 1 and "no benchmark is called 'nothing'" in done.stderr
+
+
+def test_the_demo_finds_the_planted_head(tmp_path: Path) -> None:
+    done = weft("demo", "--json", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = json.loads(done.stdout)
+    assert found["right"] and found["found"] == found["planted"] == [2, 3]
+    assert found["effect"][2][3] == pytest.approx(1, abs=0.05)
+    assert found["edits"]["asked"] == 12 == found["edits"]["applied"] + found["edits"]["without_effect"]
+    assert found["replay_agrees"] and len(found["record"]) == 64
+    assert {Path(path).suffix for path in found["files"].values()} == {".html", ".png", ".safetensors"}
+    shown = weft("show", found["files"]["record"])
+    assert found["record"] in shown.stdout
+    again = weft("replay", found["files"]["record"], "--json")
+    assert again.returncode == 0 and json.loads(again.stdout)["agrees"]
