@@ -1,0 +1,8 @@
+"""Models: loading, families as tables, sites by equation, tokens."""
+
+from weft.models.hooks import tapped
+from weft.models.load import load, register_builtin
+from weft.models.loaded import Loaded
+from weft.models.tokens import Tokens
+
+__all__ = ["Loaded", "Tokens", "load", "register_builtin", "tapped"]

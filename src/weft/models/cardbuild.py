@@ -1,0 +1,267 @@
+"""A model's card, from forwards on the meta device: shapes and order without a weight being copied or computed with.
+
+A decoder is run at four sizes and once with a cache; each length of each site is solved for as
+`const + batch·B + pos·P + key·K + batch_pos·B·P`. A raw module is run at exactly the sizes asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+
+from weft.errors import ModelError
+from weft.ir.card import BATCH, KEY, POS, Card, Dim, PartSpec, SiteSpec
+from weft.ir.nodes import Site
+from weft.ir.types import TensorType
+from weft.models import weights
+from weft.models.families import INSIDE_ATTENTION, STANDARD_SITES, Family
+from weft.models.hooks import installed
+
+if TYPE_CHECKING:
+    from weft.models.loaded import Loaded
+
+OUTPUT = "output"
+"""The site of what a raw module as a whole gives."""
+
+
+class Size(NamedTuple):
+    batch: int
+    pos: int
+    key: int
+
+
+SIZES = (Size(2, 5, 5), Size(3, 5, 5), Size(2, 7, 7), Size(3, 7, 7), Size(2, 5, 11))
+"""Primes, so that no product or sum of two is a third; the last runs with 6 positions in a cache."""
+Seen = dict[Site, TensorType]
+
+
+def build(loaded: Loaded) -> Card:
+    """The card of a model; for a raw module without sites, which depend on its inputs."""
+    twin = meta_twin(loaded.module)
+    if loaded.kind != "decoder":
+        return _finish(loaded, twin, ())
+    runs = [_observe_decoder(loaded, twin, size) for size in SIZES]
+    specs = [_solve(site, [run[site] for run in runs if site in run], loaded.sizes) for site in runs[0]]
+    known = tuple(spec for spec in specs if spec is not None)
+    return _finish(loaded, twin, _with_insides(known, loaded) if loaded.family else known)
+
+
+def build_for(loaded: Loaded, inputs: dict[str, TensorType]) -> Card:
+    """The card of a raw module for inputs of these types."""
+    twin = meta_twin(loaded.module)
+    try:
+        with torch.device("meta"), torch.no_grad():
+            given = {name: torch.empty(kind.shape, dtype=dtype_of(kind.dtype)) for name, kind in inputs.items()}
+            seen = _observe(loaded, twin, lambda: twin(**given))
+    except Exception as error:
+        wanted = ", ".join(f"{name}: {kind}" for name, kind in inputs.items())
+        raise ModelError(f"{loaded.name} cannot be run on ({wanted}): {type(error).__name__}: {error}") from error
+    sites = tuple(
+        SiteSpec(site, _raw_axes(kind), tuple(map(Dim, kind.shape)), kind.dtype) for site, kind in seen.items()
+    )
+    return replace(loaded.card, sites=sites)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def dtype_of(name: str) -> torch.dtype:
+    return getattr(torch, name)
+
+
+def part_path(family: Family | None, part: str) -> str:
+    """The module that a part is: "unembed", "final_norm" or "module(path)"."""
+    if family and part in ("unembed", "final_norm"):
+        return getattr(family, part)
+    return part.removeprefix("module(").removesuffix(")")
+
+
+def meta_twin(module: nn.Module) -> nn.Module:
+    """A copy of the module whose tensors are all on the meta device; no weight is copied."""
+    memo: dict[int, Any] = {}
+    for each in module.modules():
+        plain = [value for value in vars(each).values() if isinstance(value, torch.Tensor)]
+        for tensor in (*each._parameters.values(), *each._buffers.values(), *plain):
+            if tensor is not None and id(tensor) not in memo:
+                memo[id(tensor)] = _on_meta(tensor)
+    return copy.deepcopy(module, memo)
+
+
+def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    moved = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(moved, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
+
+
+def _observe_decoder(loaded: Loaded, twin: nn.Module, size: Size) -> Seen:
+    from transformers import DynamicCache
+
+    with torch.device("meta"), torch.no_grad():
+        ids = torch.zeros(size.batch, size.pos, dtype=torch.long)
+        # Always with a cache, if an empty one: without, transformers looks at positions that have no data here.
+        cache = DynamicCache()
+        if size.key > size.pos:
+            before = torch.zeros(size.batch, size.key - size.pos, dtype=torch.long)
+            twin(input_ids=before, past_key_values=cache, use_cache=True)
+        return _observe(loaded, twin, lambda: twin(input_ids=ids, past_key_values=cache, use_cache=True))
+
+
+def _observe(loaded: Loaded, twin: nn.Module, run: Callable[[], Any]) -> Seen:
+    """Every site that a forward passes, in order, with its type."""
+    seen: Seen = {}
+
+    def note(site: Site, value: torch.Tensor) -> None:
+        seen[site] = TensorType(dtype_name(value.dtype), tuple(value.shape))
+
+    def raw(path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        for item, value in tensors.items():
+            note(Site(name, None, path, call, item), value)
+        return {}
+
+    with installed(twin, loaded.family, loaded.sizes, None, note, raw, whole=_whole(loaded)):
+        run()
+    return seen
+
+
+def _whole(loaded: Loaded) -> str:
+    return "logits" if loaded.kind == "decoder" else OUTPUT
+
+
+def _solve(site: Site, kinds: list[TensorType], sizes: dict[str, int]) -> SiteSpec | None:
+    """The lengths of a site as functions of the sizes; None where they are no such functions."""
+    if len({len(kind.shape) for kind in kinds}) != 1 or len(kinds) not in (4, 5):
+        return None
+    dims = tuple(_dim(list(lengths)) for lengths in zip(*(kind.shape for kind in kinds), strict=True))
+    solved = tuple(dim for dim in dims if dim is not None)
+    if len(solved) != len(dims):
+        return None
+    return SiteSpec(site, _axes(site, solved, sizes), solved, kinds[0].dtype)
+
+
+def _dim(lengths: list[int]) -> Dim | None:
+    """Solve for the coefficients; the sizes are such that each is one difference of lengths."""
+    first, more_rows, longer, both = lengths[:4]
+    key = (lengths[4] - first) / 6 if len(lengths) == 5 else 0.0
+    batch_pos = ((both - longer) - (more_rows - first)) / 2
+    batch = more_rows - first - 5 * batch_pos
+    pos = (longer - first - 4 * batch_pos) / 2 - key
+    const = first - 2 * batch - 5 * pos - 5 * key - 10 * batch_pos
+    found = (const, batch, pos, key, batch_pos)
+    return Dim(*map(int, found)) if all(each == int(each) >= 0 for each in found) else None
+
+
+_LAYOUTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("q", "q_rot", "z"), ("batch", "pos", "head", "d_head")),
+    **dict.fromkeys(("k", "v", "k_rot"), ("batch", "pos", "kv_head", "d_head")),
+    **dict.fromkeys(("scores", "pattern"), ("batch", "head", "query_pos", "key_pos")),
+    **dict.fromkeys(("mlp_pre", "mlp_post"), ("batch", "pos", "d_mlp")),
+    "head_out": ("batch", "pos", "head", "d_model"),
+    "logits": ("batch", "pos", "d_vocab"),
+}
+_STREAM = ("batch", "pos", "d_model")
+_LENGTHS = {"batch": BATCH, "pos": POS, "query_pos": POS, "key_pos": KEY}
+_SIZE_OF_AXIS = {"head": "n_heads", "kv_head": "n_kv_heads"}
+
+
+def _axes(site: Site, dims: tuple[Dim, ...], sizes: dict[str, int]) -> tuple[str, ...]:
+    if not site.path:
+        return _LAYOUTS.get(site.name, _STREAM)
+    axes = [{BATCH: "batch", POS: "pos"}.get(dim, f"dim_{index}") for index, dim in enumerate(dims)]
+    last = {Dim(sizes[name]): name for name in ("d_vocab", "d_mlp", "d_model") if name in sizes}
+    if dims and dims[-1] in last:
+        axes[-1] = last[dims[-1]]
+    return tuple(axes if len(set(axes)) == len(axes) else [f"dim_{index}" for index in range(len(dims))])
+
+
+def _raw_axes(kind: TensorType) -> tuple[str, ...]:
+    return tuple(f"dim_{index}" for index in range(len(kind.shape)))
+
+
+def _with_insides(specs: tuple[SiteSpec, ...], loaded: Loaded) -> tuple[SiteSpec, ...]:
+    """q_rot, k_rot, scores and pattern of each layer put before its z, where attention's own function has them."""
+    out: list[SiteSpec] = []
+    for spec in specs:
+        if spec.site.name == "z":
+            for name in INSIDE_ATTENTION:
+                axes = _LAYOUTS[name]
+                dims = tuple(_LENGTHS.get(axis) or Dim(loaded.sizes[_SIZE_OF_AXIS.get(axis, axis)]) for axis in axes)
+                out.append(SiteSpec(Site(name, spec.site.layer), axes, dims, spec.dtype))
+        out.append(spec)
+    return tuple(out)
+
+
+def _finish(loaded: Loaded, twin: nn.Module, sites: tuple[SiteSpec, ...]) -> Card:
+    names = weights.names(twin, loaded.family, loaded.sizes)
+    found = {name: weights.weight(twin, loaded.family, loaded.sizes, name) for name in names}
+    config = getattr(loaded.module, "config", None)
+    present = {spec.site.name for spec in sites}
+    kind = type(loaded.module).__name__
+    reason = f"weft has no table of sites for {kind}; every module is there by its path, run.module(path)"
+    return Card(
+        name=loaded.name,
+        kind=loaded.kind,
+        family=loaded.family.name if loaded.family else "",
+        dtype=dtype_name(next((each.dtype for each in loaded.module.parameters()), torch.float32)),
+        sizes=dict(loaded.sizes),
+        sites=sites,
+        params={name: TensorType(dtype_name(each.dtype), tuple(each.shape)) for name, each in found.items()},
+        parts=_parts(loaded.family, twin),
+        absent={name: reason for name in STANDARD_SITES if name not in present},
+        max_positions=int(getattr(config, "max_position_embeddings", 0) or 0),
+        config=_config_data(config),
+        tokenizer=dict(loaded.tokenizer),
+    )
+
+
+_KEPT = (
+    "model_type", "architectures", "bos_token_id", "eos_token_id", "pad_token_id", "vocab_size",
+    "max_position_embeddings", "tie_word_embeddings", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "hidden_size", "head_dim", "intermediate_size", "rope_theta",
+)  # fmt: skip
+
+
+def _config_data(config: Any) -> dict[str, object]:
+    """What of a configuration is plain data and says something to a user."""
+    values = {name: getattr(config, name, None) for name in _KEPT} if config is not None else {}
+    return {name: value for name, value in values.items() if isinstance(value, bool | int | float | str | list)}
+
+
+def _parts(family: Family | None, twin: nn.Module) -> tuple[PartSpec, ...]:
+    """Modules that map the last axis alone, as a run on the meta device gives their widths."""
+    paths = {path: f"module({path})" for path, each in twin.named_modules() if path and _last_axis_only(each)}
+    named = {"unembed": family.unembed, "final_norm": family.final_norm} if family else {}
+    layers = [path for path, _ in twin.named_modules() if family and path.endswith(f".{family.mlp}")]
+    wanted = [*named.items(), *((f"module({path})", path) for path in [*layers, *paths])]
+    found = [_part(name, twin.get_submodule(path)) for name, path in dict(wanted).items()]
+    return tuple(part for part in found if part is not None)
+
+
+def _last_axis_only(module: nn.Module) -> bool:
+    """Known by type: that a module mixes no other axis cannot be seen from shapes."""
+    if isinstance(module, nn.Sequential):
+        return len(module) > 0 and all(_last_axis_only(each) for each in module)
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return len(module.normalized_shape) == 1
+    name = type(module).__name__
+    return isinstance(module, nn.Linear) or name == "Conv1D" or name.endswith("RMSNorm")
+
+
+def _part(name: str, module: nn.Module) -> PartSpec | None:
+    first = next((each for each in module.parameters()), None)
+    if first is None:
+        return None
+    leaf = next(each for each in module.modules() if getattr(each, "weight", None) is not None)
+    d_in = int(leaf.weight.shape[0 if type(leaf).__name__ == "Conv1D" else -1])
+    try:
+        with torch.device("meta"), torch.no_grad():
+            out = module(torch.empty(2, d_in, dtype=first.dtype))
+    except Exception:
+        return None
+    if out.dim() != 2 or out.shape[0] != 2:
+        return None
+    return PartSpec(name, d_in, int(out.shape[-1]), dtype_name(first.dtype))

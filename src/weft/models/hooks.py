@@ -1,0 +1,270 @@
+"""Look at, and change, what passes through a model. The one file that touches torch's hooks.
+
+    with tapped(loaded, {Site("z", 5): keep, Site("resid_post", 3): lambda x: x + vector}):
+        logits = loaded.forward({"tokens": ids})
+
+Before a module the standard sites come first, then its raw input; after it its raw output, then the standard sites.
+So a tap sees what the taps before it left, and the order is the card's.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from weft.errors import ExecutionError
+from weft.ir.nodes import Site
+from weft.models import attention, structure
+from weft.models.families import INSIDE_ATTENTION, Family
+from weft.models.points import Offer, Points, points
+
+if TYPE_CHECKING:
+    from weft.models.loaded import Loaded
+
+Tap = Callable[[torch.Tensor], torch.Tensor | None]
+RawOffer = Callable[[str, str, int, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+"""`raw(path, "module.input", call, tensors by name)`: those that changed, by name."""
+
+_LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
+_TAPPED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def lock_of(module: nn.Module) -> threading.RLock:
+    """The lock of a model: one thread at a time taps it or runs it, so taps are never another thread's.
+
+    It belongs to the module, not to its Loaded: the same model may have been wrapped twice.
+    """
+    with _LOCKS_GUARD:
+        return _LOCKS.setdefault(module, threading.RLock())
+
+
+@contextmanager
+def tapped(loaded: Loaded, taps: Mapping[Site, Tap]) -> Iterator[None]:
+    """While open, each forward of `loaded.module` in this thread calls each tap once, in the card's order.
+
+    A tap gets the site's value in the site's layout and may return another to go on with. What a tap raises passes
+    through. A site that a forward did not reach is an ExecutionError at that forward's end. Hooks and the attention
+    setting are as they were afterwards, whatever happened.
+    """
+    loaded.check_sites(taps)
+    with lock_of(loaded.module):
+        if loaded.module in _TAPPED:
+            raise ExecutionError("this model is tapped already in this thread; put all taps into one `tapped`")
+        _TAPPED.add(loaded.module)
+        try:
+            forward = _Forward(taps)
+            offers = (forward.offer, forward.raw, "logits" if loaded.kind == "decoder" else "output")
+            with installed(loaded.module, loaded.family, loaded.sizes, set(taps), *offers) as stack:
+                stack.enter_context(_whole(loaded.module, forward))
+                yield
+        finally:
+            _TAPPED.discard(loaded.module)
+
+
+class _Forward:
+    """The taps of one context, and which of them the forward under way has called."""
+
+    def __init__(self, taps: Mapping[Site, Tap]) -> None:
+        self.taps = taps
+        self.called: Counter[Site] = Counter()
+
+    def offer(self, site: Site, value: torch.Tensor) -> torch.Tensor | None:
+        tap = self.taps.get(site)
+        if tap is None:
+            return None
+        self.called[site] += 1
+        if self.called[site] > 1:
+            raise ExecutionError(f"{site} was reached more than once in one forward pass")
+        new = tap(value)
+        if new is None or new is value:
+            return None
+        if new.shape != value.shape or new.dtype != value.dtype:
+            raise ExecutionError(
+                f"{site}: a tap returned {new.dtype}{list(new.shape)} where {value.dtype}{list(value.shape)} is needed"
+            )
+        return new
+
+    def raw(self, path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        changed = {}
+        for item, value in tensors.items():
+            site = Site(name, None, path, call, item)
+            if site in self.taps:  # a copy: the module may write into its own input (ReLU(inplace=True))
+                new = self.offer(site, value.clone())
+                if new is not None:
+                    changed[item] = new
+        return changed
+
+    def start(self) -> None:
+        self.called.clear()
+
+    def finish(self) -> None:
+        missed = [str(site) for site in self.taps if not self.called[site]]
+        if missed:
+            raise ExecutionError(
+                f"the forward pass never reached {', '.join(missed)}: the module was not called with these inputs; "
+                "see model.sites() for what is called"
+            )
+
+
+@contextmanager
+def _whole(module: nn.Module, forward: _Forward) -> Iterator[None]:
+    owner = threading.get_ident()
+
+    def start(_: nn.Module, __: Any) -> None:
+        if threading.get_ident() == owner:
+            forward.start()
+
+    def finish(_: nn.Module, __: Any, ___: Any) -> None:
+        if threading.get_ident() == owner:
+            forward.finish()
+
+    handles = [module.register_forward_pre_hook(start, prepend=True), module.register_forward_hook(finish)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def installed(
+    module: nn.Module,
+    family: Family | None,
+    sizes: dict[str, int],
+    wanted: set[Site] | None,
+    offer: Offer,
+    raw: RawOffer,
+    whole: str = "logits",
+) -> Iterator[ExitStack]:
+    """Hooks that offer the `wanted` sites (None: every site but those inside attention) as they pass."""
+    names = {site.path for site in wanted if site.path} if wanted is not None else None
+    found = points(family, module, sizes, offer, wanted) if family else _unknown(offer, whole)
+    handles, hooks = [], _Hooks(found, raw, names, module)
+    inside = {site for site in wanted or () if site.name in INSIDE_ATTENTION}
+    with ExitStack() as stack:
+        try:
+            for path, each in _hooked(module, found, names).items():
+                handles.append(each.register_forward_pre_hook(hooks.before(path), with_kwargs=True))
+                handles.append(each.register_forward_hook(hooks.after(path), with_kwargs=True))
+            if inside and family:
+                stack.enter_context(_own_attention(module, family, inside, offer))
+            yield stack
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _unknown(offer: Offer, whole: str) -> Points:
+    """A model without a table: what the whole gives is known all the same."""
+    return Points(after={"": [lambda value, _: offer(Site(whole), value)]})
+
+
+def _hooked(module: nn.Module, found: Points, names: set[str] | None) -> dict[str, nn.Module]:
+    paths = {path for path, _ in module.named_modules()} if names is None else names
+    paths = paths | set(found.before) | set(found.after) | {""}
+    return {path: module.get_submodule(path) for path in sorted(paths)}
+
+
+class _Hooks:
+    """The hooks themselves, for one context in one thread."""
+
+    def __init__(self, found: Points, raw: RawOffer, names: set[str] | None, module: nn.Module) -> None:
+        self.found, self.raw, self.names = found, raw, names
+        self.owner = threading.get_ident()
+        self.calls: Counter[str] = Counter()
+        self.open: dict[str, list[int]] = {}
+
+    def wants(self, path: str) -> bool:
+        return bool(path) and (self.names is None or path in self.names)
+
+    def before(self, path: str) -> Callable[..., Any]:
+        own = self.found.before.get(path, [])
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if threading.get_ident() != self.owner:
+                return None
+            if not path:
+                self.calls.clear()
+                self.open.clear()
+            self.open.setdefault(path, []).append(self.calls[path])
+            self.calls[path] += 1
+            merged = structure.arguments(args, kwargs)
+            merged = _through(merged, own, None)
+            if self.wants(path):
+                merged = self._raw(merged, path, "module.input", self.open[path][-1])
+            return structure.split_arguments(merged, len(args))
+
+        return hook
+
+    def after(self, path: str) -> Callable[..., Any]:
+        own = self.found.after.get(path, [])
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if threading.get_ident() != self.owner:
+                return None
+            call = self.open[path].pop()
+            if self.wants(path):
+                output = self._raw(output, path, "module.output", call)
+            given = next(iter(structure.full_names(structure.arguments(args, kwargs)).values()), None)
+            return _through(output, own, given)
+
+        return hook
+
+    def _raw(self, value: Any, path: str, name: str, call: int) -> Any:
+        full = structure.full_names(value)
+        paths = structure.short_names(full, first_is_bare=name == "module.input")
+        for item, new in self.raw(path, name, call, {item: full[each] for item, each in paths.items()}).items():
+            value = structure.replaced(value, paths[item], new)
+        return value
+
+
+def _through(value: Any, own: list[Any], given: torch.Tensor | None) -> Any:
+    """`value` with its first tensor passed through each point."""
+    for point in own:
+        name, first = next(iter(structure.full_names(value).items()))
+        new = point(first, given)
+        if new is not None:
+            value = structure.replaced(value, name, new)
+    return value
+
+
+@contextmanager
+def _own_attention(module: nn.Module, family: Family, inside: set[Site], offer: Offer) -> Iterator[None]:
+    """transformers' attention replaced by weft's: the name is looked up in a setting that all layers share."""
+    attention.register()
+    config: Any = module.config
+    seen = {
+        module.get_submodule(f"{family.layers}.{layer}.{family.attn}"): attention.Seen(_emitter(layer, offer))
+        for layer in sorted({site.layer for site in inside if site.layer is not None})
+    }
+    # The attention function is not told the cache, so the module's own arguments are noted on the way in.
+    handles = [each.register_forward_pre_hook(_note_cache(seen[each]), with_kwargs=True) for each in seen]
+    original = config._attn_implementation
+    attention.LOCAL.active.append(attention.Active(config, original, {id(each): note for each, note in seen.items()}))
+    config._attn_implementation = attention.NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = original
+        attention.LOCAL.active.pop()
+        for handle in handles:
+            handle.remove()
+
+
+def _emitter(layer: int, offer: Offer) -> attention.Emit:
+    return lambda name, value: offer(Site(name, layer), value)
+
+
+def _note_cache(note: attention.Seen) -> Callable[..., None]:
+    def hook(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        note.cache = kwargs.get("past_key_values")
+
+    return hook

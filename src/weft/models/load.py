@@ -1,0 +1,163 @@
+"""Load a model, or wrap one that is in memory.
+
+load("a/local/folder"), load("org/name", revision="…"), load(hf_model, tokenizer=tok), load(any_module)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from weft.errors import ModelError
+from weft.models import tokens
+from weft.models.families import BY_MODEL_TYPE, Family
+from weft.models.loaded import Loaded
+
+Factory = Callable[[], tuple[nn.Module, Any]]
+_BUILTINS: dict[str, Factory] = {}
+
+
+def register_builtin(name: str, factory: Factory) -> None:
+    """Make `load(name)` give what `factory()` does: a module and its tokenizer (or None)."""
+    _BUILTINS[name] = factory
+
+
+def load(
+    source: str | os.PathLike[str] | nn.Module,
+    tokenizer: Any = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    name: str | None = None,
+) -> Loaded:
+    """The model at `source`: a built-in's name, a local folder, a hub id, a transformers model, or any nn.Module.
+
+    Weights are read from safetensors alone. A model in memory is left as it is: `dtype` and `device` are for models
+    loaded here, which are put into eval mode. `tokenizer` may be a folder, a transformers tokenizer, a
+    `tokenizers.Tokenizer`, or nothing; without one, prompts are token ids.
+    """
+    if isinstance(source, nn.Module):
+        if dtype is not None or device is not None or revision is not None:
+            raise ModelError(
+                "dtype=, device= and revision= are for models that weft loads; move or cast yours yourself"
+            )
+        _refuse_training(source)
+        return _wrap(source, _tokenizer(tokenizer), name or type(source).__name__, "", "")
+    where = os.fspath(source)
+    if where in _BUILTINS:
+        module, own = _BUILTINS[where]()
+        tokenizer = own if tokenizer is None else tokenizer
+        found = ""
+    else:
+        module, found = _read(where, dtype, revision)
+        tokenizer = _own_tokenizer(where, revision) if tokenizer is None else tokenizer
+    module = module.to(device=device, dtype=_dtype(dtype) if where in _BUILTINS else None).eval()
+    label = name or (Path(where).name if Path(where).is_dir() else where)
+    return _wrap(module, _tokenizer(tokenizer), label, label if Path(where).is_dir() else where, found)
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise ModelError(f"dtype={dtype!r} is no dtype; give one such as 'float32' or 'bfloat16'")
+    return found
+
+
+def _read(where: str, dtype: str | torch.dtype | None, revision: str | None) -> tuple[nn.Module, str]:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        # safetensors only: a pickled checkpoint runs code as it is read.
+        module = AutoModelForCausalLM.from_pretrained(
+            where, dtype=_dtype(dtype) or "auto", revision=revision or "main", use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        offline = " (HF_HUB_OFFLINE is set, so only what is in the cache is found)" if _offline() else ""
+        known = f"; built in: {', '.join(sorted(_BUILTINS))}" if _BUILTINS else ""
+        raise ModelError(
+            f"cannot load {where!r}: it is no built-in and no readable folder or hub model{offline}{known}. {error}"
+        ) from error
+    return module, str(getattr(module.config, "_commit_hash", None) or revision or "")
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _own_tokenizer(where: str, revision: str | None) -> Any:
+    """The tokenizer beside the weights; None where there is none."""
+    from transformers import AutoTokenizer
+
+    if Path(where).is_dir() and not any(Path(where).glob("*token*")):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(where, revision=revision or "main")
+    except (OSError, ValueError):
+        return None
+
+
+def _tokenizer(given: Any) -> dict[str, str]:
+    if given is None:
+        return {}
+    if isinstance(given, str | os.PathLike):
+        from transformers import AutoTokenizer
+
+        given = AutoTokenizer.from_pretrained(os.fspath(given))
+    return tokens.data_of(given)
+
+
+def _refuse_training(module: nn.Module) -> None:
+    """A model of the user's is not touched; one whose forward is random or changes it cannot be experimented on."""
+    for path, each in module.named_modules():
+        drops = isinstance(each, nn.modules.dropout._DropoutNd) and each.p > 0
+        drops = drops or float(getattr(each, "attention_dropout", 0.0) or 0.0) > 0
+        learns = isinstance(each, nn.modules.batchnorm._NormBase) and each.track_running_stats
+        if each.training and (drops or learns):
+            why = "drops values at random" if drops else "changes its running statistics"
+            raise ModelError(
+                f"{type(module).__name__} is in training mode and {path or type(each).__name__} {why}; "
+                "call .eval() on the model, then load it"
+            )
+
+
+def _wrap(module: nn.Module, tokenizer: dict[str, str], name: str, identity: str, revision: str) -> Loaded:
+    config: Any = getattr(module, "config", None)
+    decoder = hasattr(config, "model_type") and module.__class__.__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    family = _family(module, config) if decoder else None
+    sizes = _sizes(module, config, family) if decoder else {}
+    return Loaded(module, name, "decoder" if decoder else "module", family, sizes, tokenizer, identity, revision)
+
+
+def _family(module: nn.Module, config: Any) -> Family | None:
+    """The table for this model; none where its configuration departs from what the table says."""
+    family = BY_MODEL_TYPE.get(config.model_type)
+    if family is None or getattr(config, "add_cross_attention", False) or getattr(config, "pruned_heads", None):
+        return None
+    paths = {path for path, _ in module.named_modules()}
+    return family if {family.layers, family.final_norm, family.unembed} <= paths else None
+
+
+def _sizes(module: nn.Module, config: Any, family: Family | None) -> dict[str, int]:
+    heads, width = int(config.num_attention_heads), int(config.hidden_size)
+    sizes = {
+        "n_layers": int(config.num_hidden_layers),
+        "n_heads": heads,
+        "n_kv_heads": int(getattr(config, "num_key_value_heads", None) or heads),
+        "d_model": width,
+        "d_head": int(getattr(config, "head_dim", None) or width // heads),
+        "d_vocab": int(config.vocab_size),
+    }
+    if family is not None:
+        shape = module.get_submodule(f"{family.layers}.0.{family.mlp_in}").weight.shape
+        sizes["d_mlp"] = int(shape[-1] if family.conv1d else shape[0])
+        sizes["d_vocab"] = int(module.get_submodule(family.unembed).weight.shape[0])
+    elif getattr(config, "intermediate_size", None):
+        sizes["d_mlp"] = int(config.intermediate_size)
+    return sizes

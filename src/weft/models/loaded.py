@@ -1,0 +1,139 @@
+"""A model as weft holds it: the module, what is known of it, its tokens and its parts.
+
+loaded = weft.models.load("a/folder")
+loaded.card.sizes["n_layers"], loaded.param("W_O[3]"), loaded.apply("unembed", x), loaded.fingerprint()
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from weft.errors import ModelError, SiteError
+from weft.ir.card import Card
+from weft.ir.nodes import Site
+from weft.ir.types import TensorType
+from weft.models import cardbuild, weights
+from weft.models.families import Family
+from weft.models.hooks import lock_of
+from weft.models.tokens import Tokens
+
+
+@dataclass(eq=False)
+class Loaded:
+    """A loaded model. Made by `load`; `id` and `revision` say where it came from.
+
+    `family` is None where weft has no table for the model: raw modules only.
+    """
+
+    module: nn.Module
+    name: str
+    kind: str
+    family: Family | None
+    sizes: dict[str, int]
+    tokenizer: dict[str, str] = field(default_factory=dict)
+    id: str = ""
+    revision: str = ""
+    _marks: tuple[tuple[int, ...], dict[str, object]] | None = field(default=None, repr=False)
+    _cards: dict[tuple[tuple[str, TensorType], ...], Card] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def card(self) -> Card:
+        """What there is to know of the model; a raw module's sites are known with its inputs (`card_for`)."""
+        return cardbuild.build(self)
+
+    @cached_property
+    def tokens(self) -> Tokens | None:
+        """The tokenizer, or None: then prompts are token ids."""
+        return Tokens(self.tokenizer) if self.tokenizer else None
+
+    @property
+    def device(self) -> torch.device:
+        return next((each.device for each in self.module.parameters()), torch.device("cpu"))
+
+    def card_for(self, input_types: dict[str, TensorType]) -> Card:
+        """The card of a raw module for inputs of these types; a decoder's card holds for any."""
+        if self.kind == "decoder":
+            return self.card
+        key = tuple(sorted(input_types.items()))
+        if key not in self._cards:
+            self._cards[key] = cardbuild.build_for(self, dict(key))
+        return self._cards[key]
+
+    def check_sites(self, sites: Iterable[Site]) -> None:
+        """SiteError for a site that a decoder does not have (a raw module's are known only as it runs)."""
+        for site in sites:
+            if self.kind == "decoder" and site not in self.card.by_site:
+                reason = self.card.absent.get(site.name, "see model.sites() for those it has")
+                raise SiteError(f"{self.name} has no site {site}: {reason}")
+
+    def forward(self, inputs: dict[str, torch.Tensor], cache: Any = None) -> Any:
+        """Run the module. Decoders take `tokens` [batch, pos] (or `embeddings`), and `start` [batch] where rows are
+        padded on the left; they give the logits. Raw modules take and give what is theirs."""
+        with lock_of(self.module):
+            if self.kind != "decoder":
+                return self.module(**inputs)
+            return self.module(**self._arguments(inputs, cache)).logits
+
+    def _arguments(self, inputs: dict[str, torch.Tensor], cache: Any) -> dict[str, Any]:
+        given = {_INPUTS.get(name, name): value.to(self.device) for name, value in inputs.items()}
+        start = given.pop("start", None)
+        shape = next(iter(given.values())).shape
+        call: dict[str, Any] = {**given, "use_cache": cache is not None, "past_key_values": cache}
+        if start is not None and bool((start > 0).any()):
+            past = 0 if cache is None else int(cache.get_seq_length())
+            every = torch.arange(past + shape[1], device=self.device)[None]
+            call["attention_mask"] = (every >= start[:, None]).long()
+            call["position_ids"] = (every[:, past:] - start[:, None]).clamp(min=0)
+        return call
+
+    def param(self, name: str) -> torch.Tensor:
+        """A weight by name: "W_U", "W_O[3]", "param(path)"; see `weights` for the layouts."""
+        return weights.weight(self.module, self.family, self.sizes, name)
+
+    def apply(self, part: str, value: torch.Tensor) -> torch.Tensor:
+        """One of the model's parts on a value whose last axis fits it: "unembed", "final_norm", "module(path)"."""
+        if part not in self.card.by_part:
+            raise ModelError(
+                f"{self.name} has no part {part!r} that maps a value's last axis alone; "
+                f"it has {', '.join(list(self.card.by_part)[:8])}, …"
+            )
+        return self.module.get_submodule(cardbuild.part_path(self.family, part))(value)
+
+    def fingerprint(self) -> dict[str, object]:
+        """What the model is, as data: id, revision, class, SHA-256 of weights and of tokenizer.
+
+        The hash is kept until a parameter is written to.
+        """
+        state = tuple(each._version for each in self.module.state_dict(keep_vars=True).values())
+        if self._marks is None or self._marks[0] != state:
+            marks: dict[str, object] = {
+                "id": self.id,
+                "revision": self.revision,
+                "class": type(self.module).__name__,
+                "weights": _hash_weights(self.module),
+                "tokenizer": hashlib.sha256(json.dumps(self.tokenizer, sort_keys=True).encode()).hexdigest(),
+            }
+            self._marks = (state, marks)
+        return dict(self._marks[1])
+
+
+_INPUTS = {"tokens": "input_ids", "embeddings": "inputs_embeds"}
+
+
+def _hash_weights(module: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes in order of names, one tensor at a time, 64 MiB at a time."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        for chunk in flat.split(1 << 26):
+            digest.update(chunk.cpu().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,39 @@
+"""Tiny models with every weight, gain and bias random: default initialisation hides misplaced norms and biases."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def randomised(module: nn.Module, seed: int) -> nn.Module:
+    """Every parameter drawn anew; gains around 1, the rest around 0 and large enough to matter."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            gain = parameter.dim() == 1 and name.endswith("weight")
+            scale = 0.3 if gain else 1.0 / max(parameter.shape[0], 1) ** 0.5 if parameter.dim() > 1 else 0.5
+            parameter.copy_(noise * scale + (1.0 if gain else 0.0))
+    return module.eval()
+
+
+def tiny_gpt2(seed: int = 0, attention: str = "sdpa", **changes: object) -> nn.Module:
+    """GPT-2 with 2 layers, 3 heads of 4, 17 tokens."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"n_layer": 2, "n_head": 3, "n_embd": 12, "n_inner": 20, "vocab_size": 17, "n_positions": 24}
+    config = GPT2Config(**{**sizes, "bos_token_id": 0, "eos_token_id": 0, **changes}, attn_implementation=attention)
+    return randomised(GPT2LMHeadModel(config), seed)
+
+
+def tiny_llama(seed: int = 0, attention: str = "sdpa", **changes: object) -> nn.Module:
+    """Llama with 3 layers, 4 heads of 6 over 2 kv heads (so 4 · 6 is not d_model), biases everywhere, 19 tokens."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {
+        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "hidden_size": 16,
+        "intermediate_size": 22, "vocab_size": 19, "max_position_embeddings": 24, "attention_bias": True,
+        "mlp_bias": True, "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 1,
+    }  # fmt: skip
+    return randomised(LlamaForCausalLM(LlamaConfig(**{**sizes, **changes}, attn_implementation=attention)), seed)
