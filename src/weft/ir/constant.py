@@ -15,8 +15,8 @@ from weft.ir.types import DTYPES, TensorType
 
 
 def digest_of(type_: TensorType, data: bytes | memoryview) -> str:
-    """SHA-256 of a tensor: its type in words ("float32[2, 64]"), a newline, its bytes (little endian, row by row)."""
-    found = hashlib.sha256(f"{type_}\n".encode())
+    """SHA-256 of a tensor: its type in words ("float32[2, 64]"), then its bytes (little endian, row by row)."""
+    found = hashlib.sha256(str(type_).encode())
     found.update(data)
     return found.hexdigest()
 

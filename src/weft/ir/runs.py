@@ -1,0 +1,186 @@
+"""Whether a run is one that the model can make, and what its sites then hold.
+
+    info = check_run(node, inputs, card, limits)          # inputs: the run's constants by name
+    read_type(info, Site("z", 5), None)                   # float32[2, 7, 4, 16]
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from weft.errors import BoundsError, DtypeError, LimitError, ProgramError, ShapeError, SiteError
+from weft.ir.card import Card, SiteSpec
+from weft.ir.limits import Limits, hold
+from weft.ir.nodes import EACH, ConstantData, Run, Site
+from weft.ir.types import TensorType
+
+OUTPUTS = ("tokens", "lengths")
+"""What a generation gives besides the sites of its steps: the new tokens [batch, max_new_tokens], the rows' lengths."""
+
+KINDS = {"decoder": ("tokens", "generate"), "module": ("tensors",)}
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A checked run: its batch and positions, how many steps it has (0 for a plain run), and the card of its sites."""
+
+    kind: str
+    batch: int
+    pos: int
+    steps: int
+    card: Card
+
+    @property
+    def layer_tokens(self) -> int:
+        """Layers × rows × positions that the whole run takes."""
+        return self.card.sizes.get("n_layers", 1) * self.batch * (self.pos + max(self.steps - 1, 0))
+
+
+def check_run(node: Run, inputs: Mapping[str, ConstantData], card: Card, limits: Limits) -> RunInfo:
+    """The run's sizes; an error if its inputs or options are not what this kind of run on this model takes."""
+    legal = KINDS.get(card.kind, ())
+    if node.kind not in legal:
+        raise ProgramError(f"a run of kind {node.kind[:40]!r} is not for {card.name}; it takes {' or '.join(legal)}")
+    if node.kind == "tensors":
+        return _tensors(node, inputs, card)
+    batch, pos = _tokens(inputs, card)
+    steps = _options(dict(_once(node.options, "option")), card, limits) if node.kind == "generate" else 0
+    if node.kind == "tokens" and node.options:
+        raise ProgramError(f"a run of kind 'tokens' takes no options, was given {node.options[0][0][:40]!r}")
+    if card.max_positions and pos + max(steps - 1, 0) > card.max_positions:
+        raise LimitError(
+            f"{pos + max(steps - 1, 0)} positions ({pos} given{f', {steps} new tokens' if steps else ''}), but "
+            f"{card.name} takes at most {card.max_positions}"
+        )
+    info = RunInfo(node.kind, batch, pos, steps, card)
+    hold(limits, "layer_tokens", info.layer_tokens)
+    return info
+
+
+def read_type(info: RunInfo, site: Site, step: int | None) -> TensorType:
+    """The type of a site in a run; SiteError if it is not there to be read."""
+    if info.steps and site.name in OUTPUTS and not site.path:
+        if step is not None or site != Site(site.name):
+            raise SiteError(f"{site.name} belongs to the whole generation: it is read without layer and step")
+        return TensorType("int64", (info.batch, info.steps) if site.name == "tokens" else (info.batch,))
+    spec = site_spec(info.card, site)
+    if not info.steps:
+        if step is not None:
+            raise SiteError(f"{site} is read at step {step}, but this run is no generation and has no steps")
+        return spec.type(info.batch, info.pos)
+    if step is None:
+        raise SiteError(f"{site} of a generation is read at a step, g.step(i), or at each, g.each")
+    if step == EACH:
+        if any(dim.key for dim in spec.dims):
+            raise SiteError(f"{site} grows from step to step, so it cannot be read at each; read it at g.step(i)")
+        return spec.type(info.batch, 1)
+    if not 0 <= step < info.steps:
+        raise BoundsError(f"step {step} of a generation of {info.steps} new tokens: steps are 0 to {info.steps - 1}")
+    return spec.type(info.batch, info.pos) if step == 0 else spec.type(info.batch, 1, info.pos + step)
+
+
+def site_spec(card: Card, site: Site) -> SiteSpec:
+    """The card's entry for `site`; SiteError with the reason it is absent, its layers, or the nearest names."""
+    if (found := card.by_site.get(site)) is not None:
+        return found[1]
+    shown = str(site)[:120]
+    if site.name in card.absent:
+        raise SiteError(f"{card.name} has no {site.name}: {card.absent[site.name]}")
+    layers = card.layers_of.get(site.name)
+    if layers is not None and not site.path:
+        raise SiteError(f"{card.name} has no site {shown}: {site.name} has layers 0 to {layers - 1}")
+    names = {str(spec.site) if site.path else spec.site.name for spec in card.sites}
+    near = get_close_matches(shown if site.path else site.name[:120], names, n=3)
+    raise SiteError(f"{card.name} has no site {shown}" + (f"; near it: {', '.join(near)}" if near else ""))
+
+
+def _once(pairs: tuple[tuple[str, object], ...], what: str) -> tuple[tuple[str, object], ...]:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise ProgramError(f"the {what} {name[:40]!r} is given twice")
+        seen.add(name)
+    return pairs
+
+
+def _tensors(node: Run, inputs: Mapping[str, ConstantData], card: Card) -> RunInfo:
+    if not inputs or node.options:
+        raise ProgramError("a run of kind 'tensors' takes at least one tensor by keyword, and no options")
+    for name in inputs:
+        if not name.isidentifier():
+            raise ProgramError(f"{name[:40]!r} cannot be the keyword of a tensor: it is no Python name")
+    shape = next(iter(inputs.values())).type.shape
+    return RunInfo("tensors", shape[0] if shape else 1, shape[1] if len(shape) > 1 else 1, 0, card)
+
+
+def _tokens(inputs: Mapping[str, ConstantData], card: Card) -> tuple[int, int]:
+    """Batch and positions of the run's tokens, each a token of the model's, each row beginning before its end."""
+    odd = inputs.keys() - {"tokens", "start"}
+    if odd or "tokens" not in inputs:
+        given = ", ".join(repr(name[:40]) for name in list(inputs)[:5]) or "nothing"
+        raise ProgramError(f"a run of tokens takes 'tokens' and, where rows are padded, 'start'; given {given}")
+    tokens = inputs["tokens"]
+    if tokens.type.dtype != "int64":
+        raise DtypeError(f"tokens must be int64[batch, pos], not {tokens.type}")
+    if len(tokens.type.shape) != 2 or 0 in tokens.type.shape:
+        raise ShapeError(f"tokens must be int64[batch, pos] with at least one of each, not {tokens.type}")
+    batch, pos = tokens.type.shape
+    _within(tokens, card.sizes.get("d_vocab", 1 << 62), "token ids")
+    if (start := inputs.get("start")) is not None:
+        if start.type != TensorType("int64", (batch,)):
+            raise ShapeError(f"start must be {TensorType('int64', (batch,))}, one for each row, not {start.type}")
+        _within(start, pos, "the rows' first positions (start)")
+    return batch, pos
+
+
+def _within(data: ConstantData, size: int, what: str) -> None:
+    values = array("q", data.tobytes())
+    low, high = min(values), max(values)
+    if low < 0 or high >= size:
+        raise BoundsError(f"{what} go from 0 to {size - 1}; {low if low < 0 else high} was given")
+
+
+def _options(options: dict[str, object], card: Card, limits: Limits) -> int:
+    """How many new tokens a generation asks for; ProgramError for an option of another name, kind or range."""
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            raise ProgramError(f"generate has no option {name[:40]!r}; it has {', '.join(_OPTIONS)}")
+        legal, expected = _OPTIONS[name]
+        if not legal(value):
+            raise ProgramError(f"generate's option {name} must be {expected}, was {repr(value)[:60]}")
+    if "max_new_tokens" not in options:
+        raise ProgramError("a generation must say max_new_tokens")
+    if options.get("temperature") and options.get("seed") is None:
+        raise ProgramError("sampling (temperature above 0) needs a seed: the same experiment gives the same tokens")
+    stops, vocab = options.get("stop") or (), card.sizes.get("d_vocab", 1 << 62)
+    assert isinstance(stops, tuple)
+    for token in (token for stop in stops for token in stop):
+        if not 0 <= token < vocab:
+            raise BoundsError(f"stop holds token {token}; token ids go from 0 to {vocab - 1}")
+    count = options["max_new_tokens"]
+    assert isinstance(count, int)
+    hold(limits, "max_new_tokens", count)
+    return count
+
+
+def _number(value: object) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+def _stops(value: object) -> bool:
+    return type(value) is tuple and all(
+        type(stop) is tuple and stop and all(type(token) is int for token in stop) for stop in value
+    )
+
+
+_OPTIONS = {
+    "max_new_tokens": (lambda v: type(v) is int and v >= 1, "a whole number of at least 1"),
+    "temperature": (lambda v: _number(v) and v >= 0, "a number of at least 0"),
+    "top_p": (lambda v: v is None or (_number(v) and 0 < v <= 1), "above 0 and at most 1"),
+    "seed": (lambda v: v is None or (type(v) is int and v >= 0), "a whole number of at least 0"),
+    "stop": (lambda v: v is None or _stops(v), "a tuple of tuples of token ids"),
+}
