@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 def serve_models(models: Sequence[str], *, host: str, port: int, folder: Path | None) -> None:
     """Serve `models` ("gpt2", "./folder", "NAME=SOURCE") until interrupted."""
     from weft import serve
 
-    specs = [serve.ModelSpec(*model.split("=", 1)) for model in models]
+    specs = [serve.ModelSpec(name, source) for name, _, source in (model.partition("=") for model in models)]
     print(f"serving {', '.join(spec.name for spec in specs)} at http://{host}:{port} (interrupt to end)", flush=True)
     serve.run(specs, host=host, port=port, folder=folder)
 
 
 def list_models(url: str, as_json: bool) -> None:
     """Print what the server at `url` holds, and whether each is ready."""
-    import weft
+    from weft.client import connect
 
-    found: list[dict[str, Any]] = weft.connect(url).models()
+    found = connect(url).models()
     if as_json:
         print(json.dumps(found, indent=2))
         return

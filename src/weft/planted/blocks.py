@@ -10,6 +10,7 @@ into a block it takes from the ballast, dimensions that nothing reads. Then ther
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -69,7 +70,7 @@ class Head:
     out: Float[Tensor, "d_head d_model"]
     query_bias: Float[Tensor, " d_head"]
 
-    def place(self, attention: torch.nn.Module, head: int) -> None:
+    def place(self, attention: Any, head: int) -> None:
         """Write these weights into head number `head` of a GPT-2 attention, which keeps q, k and v side by side."""
         d_model, d_head = self.query.shape
         at = slice(head * d_head, (head + 1) * d_head)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ def build(*, seed: int = 0) -> Planted:
     model = _empty_model()
     planted = {where.previous_token: _previous_token_head(blocks), where.induction: _induction_head(blocks)}
     units = 2  # one-hot writes in the stream so far: token and position
-    body = model.transformer
+    body: Any = model.transformer  # what hangs below a module is untyped in torch
     body.wte.weight.data = blocks.writer("token", N_VOCAB)
     body.wpe.weight.data = blocks.writer("position", N_POSITIONS)
     for layer, block in enumerate(body.h):
@@ -134,7 +134,7 @@ def _noise_head(blocks: Blocks, noise: torch.Generator) -> Head:
     )
 
 
-def _noise_mlp(mlp: torch.nn.Module, blocks: Blocks, noise: torch.Generator) -> None:
+def _noise_mlp(mlp: Any, blocks: Blocks, noise: torch.Generator) -> None:
     mlp.c_fc.weight.data = _normal(noise, 0.3, D_MODEL, D_MLP)
     mlp.c_fc.bias.data = _normal(noise, 0.1, D_MLP)
     mlp.c_proj.weight.data = blocks.balanced(_normal(noise, 0.002, D_MLP, D_MODEL))
