@@ -258,7 +258,7 @@ def _matrix_norm(x: TensorType, order: object, dim: tuple[int, ...], keepdim: bo
 
 
 def _norm(x: TensorType, order: object, dim: tuple[int, ...] | None, keepdim: bool, dtype: Dtype | None) -> TensorType:
-    matrix = dim is not None and len(dim) == 2 or (dim is None and order is not None and len(x.shape) == 2)
+    matrix = (dim is not None and len(dim) == 2) or (dim is None and order is not None and len(x.shape) == 2)
     if order is not None and matrix:
         return _matrix_norm(x, order, dim or (0, 1), keepdim, dtype)
     if order is not None and not matrix and (len(dim) != 1 if dim is not None else len(x.shape) != 1):

@@ -24,9 +24,9 @@ POINTWISE = Rows("pointwise")
 VIEW = Rows("view")
 
 
-def Along(*dims: int | str) -> Rows:  # noqa: N802 - reads as a constructor in the table
+def Along(*dims: int | str) -> Rows:
     return Rows("along", dims)
 
 
-def Leading(*used: int) -> Rows:  # noqa: N802
+def Leading(*used: int) -> Rows:
     return Rows("leading", used)
