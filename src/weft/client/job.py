@@ -1,0 +1,117 @@
+"""An experiment handed to a server: watched, waited for, cancelled, fetched."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from weft.client.http import Http, json_of
+from weft.client.progress import Bar
+from weft.errors import JobCancelledError, UnreachableError, from_data
+from weft.ir.nodes import Experiment
+from weft.record import Record, Value, decode_record, decode_results
+from weft.record.locations import pointed
+
+FINAL = frozenset({"done", "failed", "cancelled"})
+PATIENCE = 60.0
+"""Seconds without any answer after which a server counts as gone: a restart takes less."""
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Status:
+    """A job's state, how far it is (0 to 1), what it is doing, its error and its record's hash."""
+
+    state: str
+    fraction: float = 0.0
+    stage: str = ""
+    error: dict[str, Any] | None = None
+    record: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in FINAL
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job by its id. `experiment` is known to whoever submitted it, and gives errors their line."""
+
+    http: Http
+    id: str
+    experiment: Experiment | None = None
+
+    @property
+    def path(self) -> str:
+        return f"/v1/experiments/{self.id}"
+
+    def status(self) -> Status:
+        """What the server says of the job now."""
+        return _status(json_of(self.http.request("GET", self.path)))
+
+    def events(self) -> Iterator[Status]:
+        """Every change the server tells of, as it happens, until the job ends.
+
+        A stream that breaks is taken up again (each event holds all there is to know); while that does not work either,
+        the job is asked after twice a second. UnreachableError when the server is gone for a minute.
+        """
+        last: Status | None = None
+        heard = time.monotonic()
+        while last is None or not last.ended:
+            try:
+                for status in self._stream():
+                    last, heard = status, time.monotonic()
+                    yield status
+            except UnreachableError:
+                pass
+            if last is not None and last.ended:
+                return
+            try:
+                last, heard = self.status(), time.monotonic()
+                yield last
+            except UnreachableError:
+                if time.monotonic() - heard > PATIENCE:
+                    raise
+            if not last or not last.ended:
+                time.sleep(POLL_SECONDS)
+
+    def cancel(self) -> Status:
+        """Ask for the job to stop, waiting or running; RefusedError if it has ended."""
+        return _status(json_of(self.http.request("DELETE", self.path)))
+
+    def wait(self, progress: bool = True) -> Job:
+        """Return when the job is done; raise its error if it failed, JobCancelledError if it was cancelled."""
+        status = Status("queued")
+        with Bar(progress) as bar:
+            for status in self.events():
+                bar.show(status.state, status.fraction, status.stage)
+        if status.state == "failed":
+            raise pointed(from_data(status.error or {}), self.experiment)
+        if status.state == "cancelled":
+            raise JobCancelledError(f"job {self.id} was cancelled; submit the experiment again to run it", job=self.id)
+        return self
+
+    def result(self) -> dict[str, Value]:
+        """The saved values by name, of a job that is done."""
+        return decode_results(self.http.request("GET", f"{self.path}/result").content)
+
+    def record(self) -> Record:
+        """What ran, on what, giving what."""
+        return decode_record(self.record_bytes())
+
+    def record_bytes(self) -> bytes:
+        """The record's file, to be kept."""
+        return self.http.request("GET", f"{self.path}/record").content
+
+    def _stream(self) -> Iterator[Status]:
+        with self.http.stream(f"{self.path}/events") as response:
+            for line in response.iter_lines():
+                if line.startswith("data:"):
+                    yield _status(json.loads(line.removeprefix("data:")))
+
+
+def _status(data: dict[str, Any]) -> Status:
+    return Status(data["state"], data["fraction"], data["stage"], data["error"], data["record"])
