@@ -43,7 +43,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Find a planted induction head, through a server of its own. Status 0 only if it is the right one."""
-    from weft.cli.demo import run_demo, show_demo
+    from weft.cli.induction_demo import run_demo, show_demo
 
     findings = run_demo(out)
     if as_json:
@@ -104,7 +104,7 @@ def replay(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="Which; none lists them.")] = "") -> None:
     """Run one of the benchmarks behind a published figure: `weft bench trace`; `weft bench all` runs every one."""
-    from weft.cli.bench import run_bench
+    from weft.cli.benchmarks import run_bench
 
     raise typer.Exit(run_bench(name, context.args))
 

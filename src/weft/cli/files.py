@@ -38,14 +38,11 @@ def show_file(file: Path, as_json: bool) -> None:
 
 def replay_file(file: Path, model: str, tolerance: float, as_json: bool) -> bool:
     """Run a record again on the model it names (or `model`); whether everything agrees."""
-    from weft import planted
-    from weft.models import load
+    import weft
     from weft.record import decode_record
-    from weft.record.replay import replay
 
     record = decode_record(read(file))
-    planted.register()
-    comparison = replay(record, load(model or _named(record.fingerprint, file)))
+    comparison = weft.replay(record, weft.load(model or _named(record.fingerprint, file)))
     agrees = comparison.agrees(tolerance)
     if as_json:
         print(json.dumps(comparison.to_data() | {"agrees": agrees, "tolerance": tolerance}, indent=2))

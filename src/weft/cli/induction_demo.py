@@ -80,7 +80,7 @@ def run_demo(out: Path) -> Findings:
         record, explained = session.record, session.explain()
     figure = draw(session.results["effect"].numpy(), truth().induction)
     out.mkdir(parents=True, exist_ok=True)
-    comparison = replayed(record)
+    comparison = weft.replay(record, weft.load(MODEL))  # on a model built anew, without the server
     return Findings(
         found=strongest(figure.array),
         planted=truth().induction,
@@ -113,16 +113,6 @@ def strongest(effect: xr.DataArray) -> tuple[int, int]:
     """Layer and head of the largest effect."""
     layer, head = divmod(int(effect.values.argmax()), effect.shape[1])
     return layer, head
-
-
-def replayed(record: Any) -> Any:
-    """The record run again in this process, on a model built anew: the server has no part in it."""
-    from weft import planted
-    from weft.models import load
-    from weft.record.replay import replay
-
-    planted.register()
-    return replay(record, load(MODEL))
 
 
 def show_demo(findings: Findings) -> None:
