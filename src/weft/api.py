@@ -1,0 +1,193 @@
+"""The front door: a model from here or from a server, with the same interface.
+
+weft.load("induction"), weft.load("a/folder"), weft.load(hf_model, tokenizer=tok)
+weft.connect("http://127.0.0.1:7787").model("induction")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from weft.client import connect as connect_client
+from weft.errors import ModelError, NotFoundError, OpError, SessionError
+from weft.execute import run as execute
+from weft.execute.constants import to_tensor
+from weft.ir.card import Card
+from weft.ir.nodes import Experiment
+from weft.ir.outcome import Outcome
+from weft.ir.types import TensorType
+from weft.models import Loaded, Tokens
+from weft.models import load as load_model
+from weft.record.build import record_of
+from weft.trace.location import where
+from weft.trace.model import Model
+
+if TYPE_CHECKING:
+    from weft.client import Client
+    from weft.client.job import Job
+    from weft.record import Record
+
+
+class LocalBackend:
+    """Runs experiments on a model in this process."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+
+    @property
+    def card(self) -> Card:
+        return self.loaded.card
+
+    @property
+    def tokens(self) -> Tokens | None:
+        return self.loaded.tokens
+
+    def card_for(self, types: dict[str, TensorType]) -> Card:
+        return self.loaded.card_for(types)
+
+    def run(self, experiment: Experiment, *, plan: str = "auto", fresh: bool = False) -> Outcome:
+        return execute(self.loaded, experiment, plan=plan)
+
+    def submit(self, experiment: Experiment, *, fresh: bool = False) -> Any:
+        raise SessionError(
+            "session(wait=False) hands the experiment to a server; this model is in your own process. "
+            "Use weft.connect(url).model(name), or leave wait out",
+            where=where(),
+        )
+
+    def record(self, experiment: Experiment, outcome: Outcome | None) -> Record:
+        assert outcome is not None
+        return record_of(self.loaded, experiment, outcome)
+
+    def param(self, name: str) -> torch.Tensor:
+        return self.loaded.param(name).detach()
+
+    def apply(self, part: str, value: torch.Tensor) -> torch.Tensor:
+        return self.loaded.apply(part, value)
+
+
+class RemoteBackend:
+    """Runs experiments on a server's model. No weights and no hub are needed here: the server's card is enough."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.client, self.name = client, name
+        self.card = client.card(name)
+        self.tokens = Tokens(self.card.tokenizer) if self.card.tokenizer else None
+        self._jobs: dict[int, Job] = {}
+
+    def card_for(self, types: dict[str, TensorType]) -> Card:
+        if self.card.kind != "decoder":
+            raise ModelError(f"{self.name} is no language model; models of raw modules are run with weft.load for now")
+        return self.card
+
+    def run(self, experiment: Experiment, *, plan: str = "auto", fresh: bool = False) -> Outcome:
+        job = self.client.submit(self.name, experiment, fresh=fresh, plan=plan).wait()
+        record = job.record()
+        values = {name: to_tensor(value, torch.device("cpu")) for name, value in record.results.items()}
+        outcome = Outcome(values, record.edits, record.work, record.seconds, record.plan)
+        self._jobs[id(outcome)] = job
+        return outcome
+
+    def submit(self, experiment: Experiment, *, fresh: bool = False) -> Job:
+        return self.client.submit(self.name, experiment, fresh=fresh)
+
+    def record(self, experiment: Experiment, outcome: Outcome | None) -> Record:
+        return self._jobs[id(outcome)].record()
+
+    def param(self, name: str) -> torch.Tensor:
+        raise OpError(
+            f"{name} is on the server; use it inside a session, where it can be multiplied with the model's values",
+            where=where(),
+        )
+
+    def apply(self, part: str, value: torch.Tensor) -> torch.Tensor:
+        with Model(self).session() as session:
+            result = session.model._apply(part, value)
+            result.save("result")  # type: ignore[attr-defined]
+        return session.results["result"]
+
+
+class Server:
+    """A server: its models, and jobs handed to it earlier, from anywhere."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def __repr__(self) -> str:
+        return f"<weft server at {self.client.url}>"
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models this server holds."""
+        return self.client.models()
+
+    def model(self, name: str) -> Model:
+        """A model of the server's, with the interface of a model of your own. NotFoundError names those there are."""
+        names = [str(model["name"]) for model in self.models()]
+        if name not in names:
+            raise NotFoundError(f"this server has no model {name!r}; it has {', '.join(names)}", where=where())
+        return Model(RemoteBackend(self.client, name))
+
+    def job(self, id: str) -> RemoteJob:
+        """A job by its id."""
+        return RemoteJob(self.client.job(id))
+
+
+class RemoteJob:
+    """A job of a server's: `.state`, `.result()`, `.record()`, `.cancel()`."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.id = job.id
+
+    @property
+    def state(self) -> str:
+        return self._job.status().state
+
+    def result(self, wait: bool = True) -> dict[str, torch.Tensor]:
+        """The saved values by name; waits for the job to end unless told not to. Raises the job's own error."""
+        if wait:
+            self._job.wait()
+        found = {name: to_tensor(value, torch.device("cpu")) for name, value in self._job.result().items()}
+        return {name: value for name, value in found.items() if not name.startswith("_")}
+
+    def record(self) -> Record:
+        """What ran, on what, giving what."""
+        return self._job.record()
+
+    def cancel(self) -> None:
+        """Ask for the job to stop."""
+        self._job.cancel()
+
+
+def load(source: Any, tokenizer: Any = None, **options: Any) -> Model:
+    """A model to experiment on: `weft.load("gpt2")`, `weft.load("a/folder")`, `weft.load(model, tokenizer=tok)`.
+
+    `source` is a built-in name ("induction"), a hub id, a local folder, a transformers model you already have, or any
+    torch.nn.Module (raw modules only). Options: dtype, device, revision, name. ModelError says what is missing.
+    """
+    import weft.planted
+
+    weft.planted.register()
+    return Model(LocalBackend(load_model(source, tokenizer=tokenizer, **options)))
+
+
+def connect(url: str, key: str | None = None) -> Server:
+    """The server at `url`: `weft.connect("http://127.0.0.1:7787").model("induction")`. UnreachableError if none answers."""
+    return Server(connect_client(url, key))
+
+
+def replay(record: Any, model: Model) -> Any:
+    """Run a record's experiment again on `model` and compare: the largest difference of each value.
+
+    `record` is a Record or the path of its file.
+    """
+    from weft.record import read_record
+    from weft.record import replay as replay_record
+
+    if not isinstance(model.backend, LocalBackend):
+        raise ModelError("a replay runs in this process; load the model with weft.load", where=where())
+    found = read_record(Path(record)) if isinstance(record, str | Path) else record
+    return replay_record(found, model.backend.loaded)

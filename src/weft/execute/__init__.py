@@ -1,0 +1,28 @@
+"""Running experiments. `run` is the one way in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from weft.execute import reference
+from weft.ir.nodes import Experiment
+from weft.ir.outcome import Outcome
+
+
+def run(
+    loaded: Any,
+    experiment: Experiment,
+    *,
+    plan: str = "auto",
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Outcome:
+    """Run an experiment on a loaded model: the saved values, the edits counted, the work done.
+
+    `plan` "reference" is the slow, obvious way; "auto" is the best way there is (so far the same).
+    """
+    return reference.run(loaded, experiment, progress, cancelled)
+
+
+__all__ = ["run"]

@@ -1,0 +1,255 @@
+"""The arithmetic of an experiment: every node is computed as soon as its operands are there, and freed after its last use.
+
+A node that depends on a read of every step of a generation (EACH) has a value for each step; the key of a value is
+therefore (node, step), with step None for all others.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from weft.errors import ExecutionError, GradientError, WeftError
+from weft.execute import kernels
+from weft.execute.needed import Uses
+from weft.ir.nodes import (
+    EACH,
+    Apply,
+    Const,
+    Dtype,
+    Experiment,
+    Grad,
+    Keep,
+    Loop,
+    Op,
+    Param,
+    Read,
+    Ref,
+    Run,
+    Save,
+    Update,
+    ViewStep,
+    Write,
+    operands,
+)
+from weft.ir.views import apply_chain
+
+Key = tuple[int, int | None]
+
+
+class Dataflow:
+    """Values as they become known. `steps` says of each generation's run how many steps it has."""
+
+    def __init__(
+        self, loaded: Any, experiment: Experiment, uses: Uses, constant: Callable[[Any], torch.Tensor]
+    ) -> None:
+        self.loaded, self.experiment, self.uses, self.constant = loaded, experiment, uses, constant
+        self.nodes = experiment.nodes
+        self.values: dict[Key, tuple[torch.Tensor, ...]] = {}
+        self.saved: dict[str, Any] = {}
+        self.stepped = self._stepped()
+        self.consumers: dict[int, list[int]] = defaultdict(list)
+        self.pending: dict[Key, int] = {}
+        self.uses_left: dict[Key, int] = defaultdict(int)
+        self.queue: deque[Key] = deque()
+        self._prepare()
+
+    # -- building ---
+
+    def _stepped(self) -> dict[int, int]:
+        """Nodes with a value for each step, and how many steps."""
+        found: dict[int, int] = {}
+        for index, node in enumerate(self.nodes):
+            if isinstance(node, Read) and node.step == EACH:
+                found[index] = _options(self.nodes[node.run])["max_new_tokens"]
+            elif not isinstance(node, Read):
+                counts = {found[ref.node] for ref in operands(node) if ref.node in found}
+                if len(counts) > 1:
+                    raise self._error(
+                        index, ExecutionError("values of every step of two generations of different lengths")
+                    )
+                if counts and isinstance(node, Write) and node.prev.node not in found:
+                    raise self._error(index, ExecutionError("a value of every step cannot be written at a single step"))
+                if counts:
+                    found[index] = counts.pop()
+        return found
+
+    def keys(self, index: int) -> list[Key]:
+        return [(index, step) for step in range(self.stepped[index])] if index in self.stepped else [(index, None)]
+
+    def _operand_keys(self, key: Key) -> set[Key]:
+        index, step = key
+        found = {(ref.node, step if ref.node in self.stepped else None) for ref in operands(self.nodes[index])}
+        return {item for item in found if not isinstance(self.nodes[item[0]], Run)}
+
+    def _prepare(self) -> None:
+        for index in sorted(self.uses.needed):
+            node = self.nodes[index]
+            if isinstance(node, Run | Loop):
+                continue
+            for key in self.keys(index):
+                wanted = self._operand_keys(key)
+                self.pending[key] = len(wanted) + (1 if isinstance(node, Read) else 0)
+                for item in wanted:
+                    self.uses_left[item] += 1
+            for ref in set(operands(node)):
+                if index not in self.consumers[ref.node]:
+                    self.consumers[ref.node].append(index)
+        for run, writes in self.uses.writes.items():
+            for index in [*writes, *self.uses.reads[run]]:
+                for key in self.keys(index):
+                    self.uses_left[key] += 1  # held until its run has ended
+
+    # -- running ---
+
+    def start(self) -> None:
+        """Compute everything that depends on no run."""
+        self.queue.extend(key for key, count in self.pending.items() if count == 0)
+        self.drain()
+
+    def deliver(self, key: Key, outputs: tuple[torch.Tensor, ...]) -> None:
+        """A value has become known; whatever waited for it is computed."""
+        self._put(key, outputs)
+        self.drain()
+
+    def has(self, key: Key) -> bool:
+        return key in self.values
+
+    def release(self, key: Key) -> None:
+        """One use less; the last one frees the value."""
+        self.uses_left[key] -= 1
+        if self.uses_left[key] <= 0:
+            self.values.pop(key, None)
+
+    def drain(self) -> None:
+        while self.queue:
+            key = self.queue.popleft()
+            if key in self.values:
+                continue
+            try:
+                outputs = self._compute(key)
+            except WeftError as error:
+                raise self._error(key[0], error) from None
+            except (RuntimeError, IndexError, ValueError, TypeError) as error:
+                raise self._error(key[0], ExecutionError(f"{type(error).__name__}: {error}")) from error
+            self._put(key, outputs)
+            for item in self._operand_keys(key):
+                self.release(item)
+
+    def _put(self, key: Key, outputs: tuple[torch.Tensor, ...]) -> None:
+        index, step = key
+        if self.uses_left[key] > 0:
+            self.values[key] = outputs
+        for consumer in self.consumers[index]:
+            steps = self.keys(consumer) if step is None else [(consumer, step)]
+            for each in steps:
+                self.pending[each] -= 1
+                if self.pending[each] == 0:
+                    self.queue.append(each)
+
+    def _error(self, index: int, error: WeftError) -> WeftError:
+        error.details.setdefault("node", index)
+        return error.at(self.experiment.where(index))
+
+    # -- one node ---
+
+    def _compute(self, key: Key) -> tuple[torch.Tensor, ...]:
+        index, step = key
+        node = self.nodes[index]
+        graph = index in self.uses.with_grad and not getattr(node, "nograd", False)
+        with torch.set_grad_enabled(graph):
+            outputs = self._value(node, step)
+            return tuple(self._target(Ref(index, out), value) for out, value in enumerate(outputs))
+
+    def _target(self, ref: Ref, value: torch.Tensor) -> torch.Tensor:
+        """What a gradient is asked for must be part of the graph."""
+        return value.requires_grad_() if ref in self.uses.targets and not value.requires_grad else value
+
+    def _value(self, node: Any, step: int | None) -> tuple[torch.Tensor, ...]:
+        match node:
+            case Const(data):
+                return (self.constant(data),)
+            case Param(name):
+                return (self.loaded.param(name).detach(),)
+            case Apply(part, arg):
+                return (self.loaded.apply(part, self.get(arg, step)),)
+            case Op(name, args):
+                return kernels.call(name, self._args(args, step))
+            case Write(prev, view, value):
+                return (replaced(self.get(prev, step), view, self.get(value, step)),)
+            case Update(base, view, value, layout):
+                return (replaced(self.get(base, step), view, self.get(value, step), layout),)
+            case Grad(of, wrt):
+                return self._gradients(of, wrt, step)
+            case Save(name, value):
+                self._save(name, self.get(value, step), step)
+                return ()
+            case Keep() | Loop():
+                raise ExecutionError(
+                    f"{type(node).__name__.lower()} has its place in the program, but nothing runs it yet"
+                )
+        raise ExecutionError(f"a node of kind {type(node).__name__} cannot be computed")
+
+    def get(self, ref: Ref, step: int | None) -> torch.Tensor:
+        return self.values[ref.node, step if ref.node in self.stepped else None][ref.out]
+
+    def _args(self, arg: Any, step: int | None) -> Any:
+        if isinstance(arg, Ref):
+            return self.get(arg, step)
+        if isinstance(arg, Dtype):
+            return arg
+        return tuple(self._args(item, step) for item in arg) if isinstance(arg, tuple) else arg
+
+    def _save(self, name: str, value: torch.Tensor, step: int | None) -> None:
+        kept = value.detach().clone()
+        if step is None:
+            self.saved[name] = kept
+        else:
+            self.saved.setdefault(name, {})[step] = kept
+
+    def _gradients(self, of: Ref, wrt: tuple[Ref, ...], step: int | None) -> tuple[torch.Tensor, ...]:
+        scalar, targets = self.get(of, step), [self.get(ref, step) for ref in wrt]
+        if not scalar.requires_grad:
+            raise GradientError("this value depends on none of the things its gradient is asked for")
+        found = torch.autograd.grad(
+            scalar.sum(),
+            targets,
+            retain_graph=True,
+            create_graph=bool(self.uses.with_grad & self._later(of)),
+            allow_unused=True,
+        )
+        for ref, gradient in zip(wrt, found, strict=True):
+            if gradient is None:
+                what = self.nodes[self.uses.root.get(ref.node, ref.node)]
+                raise GradientError(f"this value does not depend on {_name(what)}, so there is no gradient there")
+        return tuple(gradient for gradient in found if gradient is not None)
+
+    def _later(self, of: Ref) -> set[int]:
+        return {i for i, node in enumerate(self.nodes) if isinstance(node, Grad) and node.of == of}
+
+
+def replaced(
+    base: torch.Tensor, view: tuple[ViewStep, ...], value: torch.Tensor, layout: tuple[int, ...] = ()
+) -> torch.Tensor:
+    """A copy of `base` in which the part that `view` leads to is `value`."""
+    if layout:
+        back = sorted(range(len(layout)), key=lambda dim: layout[dim])
+        result = base.permute(layout).clone(memory_format=torch.contiguous_format).permute(back)
+    else:
+        result = base.clone(memory_format=torch.contiguous_format)
+    offset, sizes, strides = apply_chain(tuple(base.shape), layout, view)
+    result.as_strided(sizes, strides, offset).copy_(value)
+    return result
+
+
+def _options(run: Any) -> dict[str, Any]:
+    return dict(run.options)
+
+
+def _name(node: Any) -> str:
+    return (
+        str(node.site) if isinstance(node, Read) else "a tensor of yours" if isinstance(node, Const) else "that value"
+    )

@@ -1,0 +1,62 @@
+"""What of an experiment has to be run at all: the part that its results depend on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from weft.ir.nodes import Experiment, Grad, Keep, Read, Run, Save, Write, operands
+
+
+class Uses:
+    """Which nodes of an experiment are needed, and who uses whom.
+
+    `reads` and `writes` of a run by number; `final` is the last write to each read's site (the read itself if there is
+    none): what the model goes on with. `with_grad` are the nodes that some gradient goes through.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.nodes = experiment.nodes
+        self.reads: dict[int, list[int]] = defaultdict(list)
+        self.writes: dict[int, list[int]] = defaultdict(list)
+        self.root: dict[int, int] = {}
+        self.final: dict[int, int] = {}
+        self._index()
+        saved = [i for i, node in enumerate(self.nodes) if isinstance(node, Save | Keep)]
+        self.needed = self.closure(saved)
+        grads = [node.of.node for i, node in enumerate(self.nodes) if isinstance(node, Grad) and i in self.needed]
+        self.with_grad = self.closure(grads) if grads else set()
+        self.targets = {r for i, n in enumerate(self.nodes) if isinstance(n, Grad) and i in self.needed for r in n.wrt}
+
+    def _index(self) -> None:
+        for index, node in enumerate(self.nodes):
+            if isinstance(node, Read):
+                self.reads[node.run].append(index)
+                self.root[index] = self.final[index] = index
+            elif isinstance(node, Write):
+                root = self.root[index] = self.root[node.prev.node]
+                self.final[root] = index
+                read = self.nodes[root]
+                assert isinstance(read, Read)
+                self.writes[read.run].append(index)
+
+    def closure(self, roots: list[int]) -> set[int]:
+        """Everything that `roots` depend on. A run that is read runs whole, with all its edits."""
+        seen: set[int] = set()
+        stack = list(roots)
+        while stack:
+            index = stack.pop()
+            if index in seen:
+                continue
+            seen.add(index)
+            node = self.nodes[index]
+            stack.extend(ref.node for ref in operands(node))
+            if isinstance(node, Read):
+                stack.append(node.run)
+            elif isinstance(node, Run):
+                stack.extend(self.writes[index])
+                stack.extend(self.root[write] for write in self.writes[index])
+        return seen
+
+    def runs(self) -> list[int]:
+        """The runs that are needed, in the order written."""
+        return [i for i, node in enumerate(self.nodes) if isinstance(node, Run) and i in self.needed]

@@ -1,0 +1,31 @@
+"""What running an experiment gives back, wherever it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class Edits(NamedTuple):
+    """Edits asked for, applied, and proven without effect on anything read. The first is the sum of the others."""
+
+    asked: int
+    applied: int
+    without_effect: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The saved values by name (tensors), the edits counted, the work done and how long it took.
+
+    `work` counts runs, passes (forward passes made), rows, layer_tokens_asked and layer_tokens_done. `facts` are the
+    model's fingerprint and the versions, for the record; `record_hash` is known where a server has written the record.
+    """
+
+    values: Mapping[str, Any]
+    edits: Edits
+    work: Mapping[str, int | float] = field(default_factory=dict)
+    seconds: float = 0.0
+    plan: str = "reference"
+    notes: tuple[str, ...] = ()

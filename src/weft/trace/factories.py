@@ -1,0 +1,67 @@
+"""Factory functions inside a session: `torch.zeros(...)` there may be filled with traced values.
+
+A torch function mode is on while the block runs. It leaves everything alone but the factory functions, whose result it
+wraps as a traced tensor with known numbers. Calls made by torch's own modules (parameters being made) are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from weft.trace.dispatch import known, on_function
+from weft.trace.tensor import Traced
+
+_TORCH = os.path.dirname(torch.__file__)
+
+_NEW = (
+    "zeros ones full empty arange range linspace logspace eye tensor scalar_tensor rand randn randint randperm normal "
+    "tril_indices triu_indices hann_window"
+).split()
+FACTORIES = {getattr(torch, name) for name in _NEW}
+_LIKE = {getattr(torch, f"{name}_like") for name in "zeros ones full empty rand randn randint".split()}
+_METHODS = {getattr(torch.Tensor, f"new_{name}") for name in "zeros ones full empty tensor".split()}
+_UNFILLED = {
+    torch.empty: torch.zeros,
+    torch.empty_like: torch.zeros_like,
+    torch.Tensor.new_empty: torch.Tensor.new_zeros,
+}
+
+
+class Factories(TorchFunctionMode):
+    """The mode; `owner` is the session whose graph the results belong to."""
+
+    def __init__(self, owner: Any) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in FACTORIES or func in _LIKE or func in _METHODS:
+            return self._make(func, args, kwargs)
+        if Traced in types:
+            return on_function(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _make(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if sys._getframe(2).f_code.co_filename.startswith(_TORCH) or kwargs.get("out") is not None:
+            return func(*args, **kwargs)
+        func = _UNFILLED.get(func, func)
+        wants_grad = kwargs.get("requires_grad", False)
+        if args and type(args[0]) is Traced:
+            args = (_stand_in(args[0]), *args[1:])
+        if "device" in kwargs:
+            kwargs = {**kwargs, "device": "cpu"}
+        made = func(*args, **kwargs)
+        return made if wants_grad or self.owner.done else known(self.owner, made)
+
+
+def _stand_in(x: Traced) -> torch.Tensor:
+    """A tensor of the same size and dtype for `zeros_like` and `new_zeros` (its numbers do not matter)."""
+    dtype, size, _ = x._sig
+    real = x.real
+    return real if real is not None else torch.zeros((), dtype=dtype).expand(size)

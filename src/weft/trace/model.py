@@ -1,0 +1,247 @@
+"""A model as the user sees it, wherever its weights are.
+
+with model.session() as s: …            an experiment of several runs
+with model.trace("…") as run: …         an experiment of one
+model.n_layers, model.sites(), model.support("pattern")
+model.unembed(x), model.W_O[3], model.module("transformer.ln_f")(x)
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from weft.errors import ModelError, OpError, ShapeError, SiteError
+from weft.ir.card import Card
+from weft.ir.nodes import Apply, Param
+from weft.ir.types import TensorType
+from weft.trace.constants import type_of
+from weft.trace.edit import Edit, Template
+from weft.trace.location import where
+from weft.trace.session import Session
+from weft.trace.tensor import Traced, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from weft.models.tokens import Tokens
+    from weft.trace.backend import Backend
+    from weft.trace.run import Run
+
+_LAYERED = (
+    "W_Q",
+    "W_K",
+    "W_V",
+    "W_O",
+    "W_in",
+    "W_gate",
+    "W_out",
+    "b_Q",
+    "b_K",
+    "b_V",
+    "b_O",
+    "b_in",
+    "b_gate",
+    "b_out",
+)
+_PLAIN = ("W_U", "W_E", "W_pos", "b_U")
+
+
+class Model:
+    """A model: its sites, its weights by name, and sessions in which experiments are written."""
+
+    def __init__(self, backend: Backend, edits: tuple[Edit, ...] = ()) -> None:
+        self.backend = backend
+        self.edits = edits
+        self._local = threading.local()
+
+    # -- sessions ---
+
+    def session(self, plan: str = "auto", wait: bool = True, fresh: bool = False) -> Session:
+        """A block in which an experiment is written; it runs when the block ends.
+
+        `plan="reference"` runs it the slow, obvious way. `wait=False` submits it to the server and goes on (`s.job.id`).
+        `fresh=True` has the server run it again though it has its record.
+        """
+        if plan not in ("auto", "reference"):
+            raise ModelError(f'a plan is "auto" or "reference", not {plan!r}', where=where())
+        return Session(self, plan, wait, fresh)
+
+    @contextmanager
+    def trace(self, prompts: Any = None, *, plan: str = "auto", **inputs: torch.Tensor) -> Iterator[Run]:
+        """A session of one run: `with model.trace("…") as run:`."""
+        with self.session(plan=plan) as session:
+            yield session.run(prompts, **inputs)
+
+    @contextmanager
+    def edit(self) -> Iterator[EditedModel]:
+        """Standing edits: what is written to the sites of the model this gives is done in each of its runs.
+
+        with model.edit() as steered:
+            steered.resid_post[3][:, -1] += vector
+        with steered.trace("…") as run: …
+        """
+        template = Template(self)
+        edited = EditedModel(self.backend, self.edits, template)
+        with template:
+            yield edited
+        edited.close(template.finish())
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions open on this model in this thread, innermost last."""
+        if not hasattr(self._local, "sessions"):
+            self._local.sessions = []
+        return self._local.sessions
+
+    def apply_edits(self, target: Any) -> None:
+        """Put the standing edits of this model into a new run or generation."""
+        for edit in self.edits:
+            edit.replay(target)
+
+    # -- about the model ---
+
+    @property
+    def card(self) -> Card:
+        """Everything about the model that is not its weights."""
+        return self.backend.card
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """The tokenizer (`encode`, `decode`, `single`, `find`), or None."""
+        return self.backend.tokens
+
+    def card_for(self, inputs: dict[str, torch.Tensor]) -> Card:
+        return self.backend.card_for({name: type_of(tensor) for name, tensor in inputs.items()})
+
+    def sites(self) -> list[str]:
+        """The names of the model's sites, in the order in which they are computed."""
+        return list(dict.fromkeys(spec.site.name for spec in self.card.sites if not spec.site.path))
+
+    def support(self, site: str) -> str:
+        """ "" if the model has that site, else the reason why it has not."""
+        if site in self.sites() or site == "resid_pre":
+            return ""
+        return self.card.absent.get(site, f"{site} is no site that weft knows; there are {', '.join(self.sites())}")
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={size}" for name, size in self.card.sizes.items())
+        return f"<{type(self).__name__} {self.card.name} ({self.card.family or self.card.kind}): {sizes}>"
+
+    # -- parts ---
+
+    def unembed(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [..., vocab] of a value [..., d_model] that has been through the final norm."""
+        return self._apply("unembed", x)
+
+    def final_norm(self, x: torch.Tensor) -> torch.Tensor:
+        """The model's last normalisation, of a value [..., d_model]."""
+        return self._apply("final_norm", x)
+
+    def module(self, path: str) -> Any:
+        """A module of the model, to be applied to a value: `model.module("transformer.h.0.mlp")(x)`."""
+        return lambda x: self._apply(f"module({path})", x)
+
+    def param(self, path: str) -> torch.Tensor:
+        """Any weight by its own path, e.g. `model.param("transformer.wte.weight")`."""
+        return self._param(f"param({path})")
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _PLAIN:
+            return self._param(name)
+        if name in _LAYERED:
+            return LayeredParam(self, name)
+        if not name.startswith("_") and name in self.card.sizes:
+            return self.card.sizes[name]
+        raise AttributeError(
+            f"a model has no {name!r}; it has sizes ({', '.join(self.card.sizes)}), sites (in a run), "
+            f"weights ({', '.join(_PLAIN + _LAYERED)})"
+        )
+
+    def _param(self, name: str) -> torch.Tensor:
+        if name not in self.card.params:
+            known = ", ".join(list(self.card.params)[:6])
+            raise SiteError(f"this model has no weight {name}; it has {known}, …", where=where())
+        if self.sessions:
+            return self.sessions[-1].parameter(Param(name), self.card.params[name])
+        return self.backend.param(name)
+
+    def _apply(self, part: str, x: torch.Tensor) -> torch.Tensor:
+        spec = self.card.by_part.get(part)
+        if spec is None:
+            raise OpError(
+                f"{part} is no part of this model that can be applied to a value; there are "
+                f"{', '.join(list(self.card.by_part)[:6])} …",
+                where=where(),
+            )
+        if not isinstance(x, torch.Tensor) or x.dim() == 0 or x.shape[-1] != spec.d_in:
+            given = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+            raise ShapeError(f"{part} takes a value whose last axis is {spec.d_in} long, not {given}", where=where())
+        open_session = self.sessions[-1] if self.sessions else None
+        if isinstance(x, Traced) and not x._st.owner.done:
+            open_session = x._st.owner
+        if open_session is None:
+            return self.backend.apply(part, resolve(x) if isinstance(x, Traced) else x)
+        ref = (
+            x.ref
+            if isinstance(x, Traced) and not x._st.owner.done
+            else open_session.graph.constant(resolve(x) if isinstance(x, Traced) else x)
+        )
+        return open_session.parameter(Apply(part, ref), TensorType(spec.dtype, (*x.shape[:-1], spec.d_out)))
+
+
+class LayeredParam:
+    """A weight that each layer has: `model.W_O[3]` is [head, d_head, d_model]."""
+
+    def __init__(self, model: Model, name: str) -> None:
+        self._model, self._name = model, name
+
+    def __getitem__(self, layer: int) -> torch.Tensor:
+        count = self._model.card.sizes["n_layers"]
+        if not -count <= layer < count:
+            raise SiteError(f"{self._name}[{layer}]: this model has layers 0 to {count - 1}", where=where())
+        return self._model._param(f"{self._name}[{layer % count}]")
+
+    def __len__(self) -> int:
+        return self._model.card.sizes["n_layers"]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (self[layer] for layer in range(len(self)))
+
+
+class EditedModel(Model):
+    """A model with standing edits. Inside its block its sites are written like a run's; after it, it is a model."""
+
+    def __init__(self, backend: Backend, edits: tuple[Edit, ...], template: Template | None) -> None:
+        super().__init__(backend, edits)
+        object.__setattr__(self, "_template", template)
+
+    def close(self, edit: Edit) -> None:
+        object.__setattr__(self, "_template", None)
+        object.__setattr__(self, "edits", (*self.edits, edit))
+
+    def __getattr__(self, name: str) -> Any:
+        template = self.__dict__.get("_template")
+        if template is not None and not name.startswith("_") and template.has(name):
+            return getattr(template.run, name)
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        template = self.__dict__.get("_template")
+        if template is not None and template.has(name):
+            setattr(template.run, name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.__dict__["_template"].run[name]
+
+    def module(self, path: str) -> Any:
+        template = self.__dict__.get("_template")
+        return super().module(path) if template is None else template.run.module(path)
+
+
+__all__ = ["Edit", "EditedModel", "Model"]

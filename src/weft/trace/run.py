@@ -1,0 +1,210 @@
+"""A run as the user sees it: one forward pass whose sites are read and written like tensors.
+
+run.resid_post[5][:, -1] += v       a place in a layer
+run.z[:]                            every layer, stacked: [layer, batch, pos, head, d_head]
+run.embed = x                       a whole site
+run.module("transformer.h.5").output
+run["blocks.5.attn.hook_z"]         by its TransformerLens name
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from weft.errors import SiteError
+from weft.ir.card import Card
+from weft.ir.nodes import EACH, Read, Ref, Site
+from weft.models.names import resolve as resolve_name
+from weft.trace.location import where
+from weft.trace.modules import ModuleSite
+from weft.trace.places import Places
+from weft.trace.storage import Origin, Storage
+from weft.trace.tensor import Traced
+
+if TYPE_CHECKING:
+    from weft.trace.session import Session
+
+_OWN = frozenset("session index card kind inputs tokens start mask rows batch pos _sites _step _prompt label".split())
+
+
+class Run(Places):
+    """One forward pass of a batch. Every site of the model is an attribute; see `model.sites()`."""
+
+    def __init__(self, session: Session, index: int, kind: str, inputs: dict[str, torch.Tensor], card: Card) -> None:
+        first = next(iter(inputs.values()))
+        tokens = inputs.get("tokens")
+        self.session = session
+        self.index = index
+        self.card = card
+        self.kind = kind
+        self.inputs = inputs
+        self.batch = int(first.shape[0]) if first.dim() else 1
+        self.pos = int(first.shape[1]) if first.dim() > 1 else 1
+        self.tokens = tokens
+        start = inputs.get("start")
+        self.start = torch.zeros(self.batch, dtype=torch.long) if start is None else start
+        self.mask = torch.arange(self.pos)[None, :] >= self.start[:, None]
+        self.rows = torch.arange(self.batch)
+        self.label = f"run {session.count_run()}"
+        self._sites: dict[tuple[Site, int | None], Storage] = {}
+        self._step: int | None = None
+        self._prompt = self
+
+    def __repr__(self) -> str:
+        return self.label
+
+    def fork(self) -> Run:
+        """The same prompts again, to be edited: a run of its own that shares nothing but its inputs."""
+        return self.session.again(self)
+
+    def module(self, path: str) -> ModuleSite:
+        """Any module of the model by its own path: `.input` and `.output`, to be read or assigned."""
+        return ModuleSite(self, path)
+
+    # -- sites ---
+
+    def site(self, site: Site) -> Traced:
+        """The value at a site, as a traced tensor."""
+        storage = self._storage(site)
+        origin = storage.origin
+        assert origin is not None
+        kind = origin.spec.type(*self._lengths())
+        size = kind.shape
+        dtype = getattr(torch, kind.dtype)
+        return Traced(storage, (dtype, size, contiguous(size)))
+
+    def assign(self, site: Site, value: Any) -> None:
+        """Give a whole site a new value (broadcast to the site's shape)."""
+        x = self.site(site)
+        if isinstance(value, Traced) and value._st is x._st and not value._chain:
+            return
+        x[...] = value
+
+    def order(self, site: Site, step: int | None) -> tuple[int, int]:
+        """Where in the computation a site comes: the step, and the site's place in the pass."""
+        return (step or 0, self.card.by_site[site][0])
+
+    def _lengths(self) -> tuple[int, int, int]:
+        return self.batch, self.pos, self.pos
+
+    def _storage(self, site: Site) -> Storage:
+        self.session.check_usable()
+        found = self._prompt._sites.get((site, self._step))
+        if found is None:
+            if site not in self.card.by_site:
+                raise SiteError(f"this model has no site {site}; model.sites() lists those it has", where=where())
+            spec = self.card.by_site[site][1]
+            graph = self.session.graph
+            size = spec.type(*self._lengths()).shape
+            storage = Storage(graph, self.session, graph.add(Read(self.index, site, self._step)), root_size=size)
+            storage.origin = Origin(self, site, spec, self._step)
+            found = self._prompt._sites[site, self._step] = storage
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in _layered(self.card):
+            return Layers(self, name)
+        return self.site(self.resolve(name, None))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+        elif name in _layered(self.card):
+            raise SiteError(f"{name} has a layer: write run.{name}[layer] = value", where=where())
+        else:
+            self.assign(self.resolve(name, None), value)
+
+    def __getitem__(self, name: str) -> Traced:
+        return self.site(self.resolve(name, None))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.assign(self.resolve(name, None), value)
+
+    def resolve(self, name: str, layer: int | None) -> Site:
+        """The site of that name; SiteError at the user's line, with the nearest names, if there is none."""
+        try:
+            return resolve_name(name, layer, self.card)
+        except SiteError as error:
+            raise error.at(where()) from None
+
+    def __dir__(self) -> list[str]:
+        return sorted(
+            {*super().__dir__(), *_layered(self.card), *(s.site.name for s in self.card.sites if not s.site.path)}
+        )
+
+
+def _layered(card: Card) -> set[str]:
+    return {*card.layers_of, *card.absent, "resid_pre"} - {"embed", "final_norm", "logits"}
+
+
+def contiguous(size: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides."""
+    strides, step = [], 1
+    for length in reversed(size):
+        strides.append(step)
+        step *= max(length, 1)
+    return tuple(reversed(strides))
+
+
+class Layers:
+    """A site of every layer: `run.z[5]` is one, `run.z[:]` all of them stacked, `run.z[5] = x` assigns one."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run = run
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.name} of {self.run}: index it by layer, e.g. run.{self.name}[0] or run.{self.name}[:]>"
+
+    def __len__(self) -> int:
+        layers = self.run.card.layers_of
+        return layers.get(self.name, layers.get("resid_post", 0) if self.name == "resid_pre" else 0)
+
+    def __getitem__(self, layer: Any) -> Traced:
+        if isinstance(layer, slice):
+            return self._stack(list(range(*layer.indices(len(self)))))
+        if isinstance(layer, list | tuple | range):
+            return self._stack([self._layer(item) for item in layer])
+        return self.run.site(self.run.resolve(self.name, self._layer(layer)))
+
+    def __setitem__(self, layer: Any, value: Any) -> None:
+        if isinstance(layer, slice | list | tuple):
+            if isinstance(value, Traced) and value._st.frozen:
+                raise SiteError(value._st.frozen, where=where())
+            raise SiteError(
+                f"assign one layer at a time: for l, x in enumerate(values): run.{self.name}[l] = x", where=where()
+            )
+        self.run.assign(self.run.resolve(self.name, self._layer(layer)), value)
+
+    def __iter__(self) -> Any:
+        return (self[layer] for layer in range(len(self)))
+
+    def _layer(self, layer: Any) -> int:
+        try:
+            number = layer.__index__()
+        except AttributeError:
+            raise SiteError(f"a layer is a whole number, not {layer!r}", where=where()) from None
+        count = len(self)
+        if count and not -count <= number < count:
+            raise SiteError(
+                f"{self.name}[{number}]: this model has layers 0 to {count - 1} (or -{count} to -1)", where=where()
+            )
+        return number % count if count else number
+
+    def _stack(self, layers: list[int]) -> Traced:
+        if not layers:
+            raise SiteError(f"{self.name}: no layers in that slice; the model has {len(self)}", where=where())
+        stacked = torch.stack([self[layer] for layer in layers])
+        assert isinstance(stacked, Traced)
+        stacked._st.frozen = (
+            f"this is a copy of several layers of {self.name}, so writing into it would change nothing in the model; "
+            f"write run.{self.name}[layer][...] = value, one layer at a time"
+        )
+        return stacked
+
+
+__all__ = ["EACH", "Layers", "Ref", "Run", "contiguous"]
