@@ -65,7 +65,8 @@ def patch_every_head(model: Any) -> Any:
                 patched = corrupt.fork()
                 patched.z[layer][:, -1, head] = clean.z[layer][:, -1, head]
                 grid[layer, head] = weft.logit_diff(patched.logits[:, -1], *ANSWERS).mean()
-        ((grid - bottom.mean()) / (top - bottom).mean()).save("effect")
+        effect: Any = (grid - bottom.mean()) / (top - bottom).mean()  # .save is the traced tensor's own
+        effect.save("effect")
     return s
 
 
