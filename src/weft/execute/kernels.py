@@ -28,19 +28,18 @@ AS = {"view": "reshape"}
 
 
 class _Kernel:
-    """One row of the table made ready: the overload, which arguments go by keyword, which are left to their defaults."""
+    """One row of the table made ready: the overload, and which arguments go by keyword."""
 
-    __slots__ = ("call", "defaults", "keywords", "positional", "spec")
+    __slots__ = ("call", "keywords", "positional", "spec")
 
     def __init__(self, spec: OpSpec) -> None:
         self.spec = spec
         name, _, overload = AS.get(spec.name, spec.name).partition(".")
         self.call: Callable[..., Any] = getattr(getattr(torch.ops.aten, name), overload or "default")
-        schema = [each for each in self.call._schema.arguments]  # type: ignore[attr-defined]
-        by_keyword = {each.name for each in schema if each.kwarg_only}
+        schema = self.call._schema  # type: ignore[attr-defined]
+        by_keyword = {each.name for each in schema.arguments if each.kwarg_only}
         self.keywords = tuple((at, p.name) for at, p in enumerate(spec.params) if p.name in by_keyword)
         self.positional = len(spec.params) - len(self.keywords)
-        self.defaults = tuple(p.default for p in spec.params)
 
 
 @cache

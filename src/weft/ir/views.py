@@ -96,7 +96,7 @@ def _slices(dim: int, sizes: Shape) -> tuple[ViewStep, ...]:
     return tuple(out)
 
 
-# ── one rule a view ───────────────────────────────────────────────────────────────────────────────────────────────────
+# -- one rule a view ----------------------------------------------------------------------------------------------------
 
 
 def _type(view: View) -> TensorType:
@@ -303,7 +303,7 @@ STEPS: dict[str, Callable[..., View]] = {
 """The views that may stand in a chain. Those of several outputs stand there as their `parts`."""
 
 
-# ── regions ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# -- regions ------------------------------------------------------------------------------------------------------------
 
 
 def overlaps(view: View) -> bool:

@@ -21,6 +21,7 @@ from torch._ops import OpOverload
 from weft.errors import OpError
 from weft.ir.nodes import Dtype
 from weft.ir.optable import OPS, canonical
+from weft.ir.optable.promote import result_type
 from weft.ir.optable.spec import Param
 from weft.ir.types import TensorType
 from weft.trace.refused import why_refused
@@ -176,7 +177,7 @@ NOT_FUNCTIONAL = frozenset(
 )
 
 
-# ── numbers where the schema has a tensor ─────────────────────────────────────────────────────────────────────────────
+# -- numbers where the schema has a tensor -------------------------------------------------------------------------------
 
 SCALAR = {
     "add.Tensor": "add.Scalar",
@@ -212,7 +213,7 @@ def _with_number(name: str, values: list[Any], place: int) -> Lowered:
     return Lowered(name, tuple(constant if at == place else value for at, value in enumerate(values)))
 
 
-# ── masks as indices ──────────────────────────────────────────────────────────────────────────────────────────────────
+# -- masks as indices ---------------------------------------------------------------------------------------------------
 
 MASK = "a mask with no value yet gives a shape that depends on its values: use torch.where(mask, x, other)"
 
@@ -257,7 +258,7 @@ def _slice(x: torch.Tensor, dim: int, start: int | None, end: int | None, step: 
 SPECIAL: dict[str, Callable[..., Lowered]] = {"index.Tensor": _index, "index_put": _index_put, "slice.Tensor": _slice}
 
 
-# ── internal operations ───────────────────────────────────────────────────────────────────────────────────────────────
+# -- internal operations ------------------------------------------------------------------------------------------------
 
 
 def _renamed(name: str, *outputs: int | None, take: int | None = None) -> Callable[..., Lowered]:
@@ -360,9 +361,10 @@ def _padding(mode: str) -> Callable[..., Lowered]:
 
 
 def _safe_softmax(*args: Any) -> Lowered:
+    # Unlike softmax it gives 0 where a whole row is masked, so softmax may not stand in for it.
     raise OpError(
-        "this form of scaled_dot_product_attention has no public operation: give q, k and v four dimensions "
-        "[batch, head, pos, d_head], no dropout"
+        "attention fell apart into steps that have no public operation: call "
+        "torch.nn.functional.scaled_dot_product_attention directly, without dropout"
     )
 
 
@@ -424,17 +426,12 @@ RULES: dict[str, Callable[..., Lowered]] = {
     "linalg_cholesky_ex": _renamed("linalg_cholesky", 0, None, take=2),
     "linalg_pinv.atol_rtol_tensor": _pinv,
     # The public forms check for themselves.
-    "_linalg_check_errors": lambda *args: Lowered("", ()),
+    "_linalg_check_errors": lambda *args: Lowered("", (None,)),
 }
 
 WHOLE: dict[Callable[..., Any], OpOverload] = {
     F.scaled_dot_product_attention: aten.scaled_dot_product_attention.default,
-    F.prelu: aten.prelu.default,
+    torch.prelu: aten.prelu.default,
+    torch.Tensor.prelu: aten.prelu.default,
 }
 """Functions to catch before they decompose (at `__torch_function__`): what comes after has no public form."""
-
-
-def lower_whole(func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Lowered | None:
-    """The public form of a call that must be caught whole, or None where dispatch will do."""
-    overload = WHOLE.get(func)
-    return None if overload is None else lower(overload, args, kwargs)

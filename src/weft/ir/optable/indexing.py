@@ -10,7 +10,7 @@ from functools import partial
 from weft.errors import DtypeError, OpError, ShapeError
 from weft.ir.optable.promote import need_same, result_type
 from weft.ir.optable.rows import MIXED, POINTWISE, Along, Leading
-from weft.ir.optable.shapes import broadcast, fits, need_dims, need_sizes, one_of, with_length, without, wrap
+from weft.ir.optable.shapes import broadcast, fits, need_dims, need_sizes, one_of, with_length, without, wrap, wrap_all
 from weft.ir.optable.spec import Index, op
 from weft.ir.optable.viewing import diagonal_length, place, slice_bounds
 from weft.ir.types import TensorType
@@ -209,7 +209,9 @@ def _put(x: TensorType, index: TensorType, source: TensorType, accumulate: bool)
     return x
 
 
-def _embedding(weight: TensorType, indices: TensorType, *rest: object) -> TensorType:
+def _embedding(weight: TensorType, indices: TensorType, padding: int, by_freq: bool, sparse: bool) -> TensorType:
+    if sparse or by_freq:
+        raise OpError("embedding: sparse gradients and gradients scaled by frequency are not supported")
     need_dims("embedding", weight, 2, name="weight")
     _need_long("embedding", indices)
     return TensorType(weight.dtype, indices.shape + weight.shape[1:])
@@ -351,6 +353,27 @@ def _part(x: TensorType, source: TensorType, expected: Ints) -> TensorType:
     return x
 
 
+def _rot90(x: TensorType, k: int, dims: Ints) -> TensorType:
+    if len(dims) != 2 or len(x.shape) < 2:
+        raise ShapeError(f"rot90 turns in two dimensions, was given {list(dims)} for {x}")
+    a, b = wrap_all(dims, len(x.shape))
+    shape = list(x.shape)
+    if k % 2:
+        shape[a], shape[b] = shape[b], shape[a]
+    return TensorType(x.dtype, tuple(shape))
+
+
+def _block_diag(given: tuple[TensorType, ...]) -> TensorType:
+    if not given:
+        raise OpError("block_diag needs at least one tensor")
+    rows = columns = 0
+    for each in given:
+        need_dims("block_diag", each, 0, 1, 2)
+        m, n = ((1, 1) + each.shape)[-2:] if len(each.shape) != 1 else (1, each.shape[0])
+        rows, columns = rows + m, columns + n
+    return TensorType(result_type(*given), (rows, columns))
+
+
 def _meshgrid(given: tuple[TensorType, ...], indexing: str = "ij") -> tuple[TensorType, ...]:
     one_of("meshgrid", "indexing", indexing, "ij", "xy")
     need_same("meshgrid", *given)
@@ -371,8 +394,9 @@ _signature = "tensor self, int dim, tensor index, tensor source"
 op("index_add", f"{_signature}, number alpha=1", partial(_index_write, "index_add"), index=HERE)
 op("index_copy", _signature, partial(_index_write, "index_copy"), index=HERE)
 op("index_reduce", f"{_signature}, str reduce, bool include_self=True", _index_reduce, index=HERE)
-op("index_fill.int_Scalar", "tensor self, int dim, tensor index, number value", _index_fill, index=HERE)
-op("index_fill.int_Tensor", "tensor self, int dim, tensor index, tensor value", _index_fill, index=HERE)
+WRAPPED = (Index("index", negative=True),)
+op("index_fill.int_Scalar", "tensor self, int dim, tensor index, number value", _index_fill, index=WRAPPED)
+op("index_fill.int_Tensor", "tensor self, int dim, tensor index, tensor value", _index_fill, index=WRAPPED)
 op("gather", "tensor self, int dim, tensor index", _gather, index=HERE, rows=Along("dim"))
 _signature = "tensor self, int dim, tensor index, tensor src"
 op("scatter.src", _signature, _scatter, index=HERE)
@@ -385,10 +409,16 @@ op("scatter_reduce.two", f"{_signature}, str reduce, bool include_self=True", _s
 op("masked_fill.Scalar", "tensor self, tensor mask, number value", _masked_fill, rows=POINTWISE)
 op("masked_fill.Tensor", "tensor self, tensor mask, tensor value", _masked_fill, rows=POINTWISE)
 op("take", "tensor self, tensor index", _take, index=(Index("index", dim="flat", negative=True),))
-op("take_along_dim", "tensor self, tensor indices, int? dim=None", _take_along_dim, index=(Index("indices"),))
+op(
+    "take_along_dim",
+    "tensor self, tensor indices, int? dim=None",
+    _take_along_dim,
+    index=(Index("indices", negative=True),),
+)
 op("put", "tensor self, tensor index, tensor source, bool accumulate=False", _put,
    index=(Index("index", dim="flat", negative=True),))  # fmt: skip
-op("embedding", "tensor weight, tensor indices", _embedding, index=(Index("indices", "weight", 0),))
+_signature = "tensor weight, tensor indices, int padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False"
+op("embedding", _signature, _embedding, index=(Index("indices", "weight", 0),))
 op("one_hot", "tensor self, int num_classes", _one_hot, index=(Index("self", size="num_classes"),), rows=POINTWISE)
 _signature = "bool out_int32=False, bool right=False"
 op("bucketize.Tensor", f"tensor self, tensor boundaries, {_signature}", _bucketize)
@@ -406,6 +436,8 @@ op("repeat_interleave.self_int", _signature, _repeat_interleave)
 op("tril", "tensor self, int diagonal=0", _triangle, rows=Leading(2))
 op("triu", "tensor self, int diagonal=0", _triangle, rows=Leading(2))
 op("diag_embed", "tensor self, int offset=0, int dim1=-2, int dim2=-1", _diag_embed)
+op("rot90", "tensor self, int k=1, ints dims=(0, 1)", _rot90)
+op("block_diag", "tensors tensors", _block_diag)
 op("select_scatter", "tensor self, tensor src, int dim, int index", _select_scatter)
 _signature = "tensor self, tensor src, int dim=0, int? start=None, int? end=None, int step=1"
 op("slice_scatter", _signature, _slice_scatter)

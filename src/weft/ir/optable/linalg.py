@@ -372,6 +372,7 @@ product("baddbmm", "tensor self, tensor batch1, tensor batch2, number beta=1, nu
 product("mv", "tensor self, tensor vec", _mv, rows=Leading(1, 1))
 product("addmv", "tensor self, tensor mat, tensor vec, number beta=1, number alpha=1", _addmv)
 product("dot", "tensor self, tensor tensor", _dot)
+product("vdot", "tensor self, tensor other", _dot)
 op("outer", "tensor self, tensor vec2", _outer)
 product("matmul", "tensor self, tensor other", matmul)
 op("linear", "tensor input, tensor weight, tensor? bias=None", _linear, cost=linear_cost, rows=Leading(1, 2, 1))

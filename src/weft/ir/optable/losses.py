@@ -155,8 +155,9 @@ op("cross_entropy_loss", f"{_classes}, float label_smoothing=0.0", _cross_entrop
 op("nll_loss_nd", _classes, partial(_nll, "nll_loss_nd"), index=CLASS)
 for _name in ("mse_loss", "l1_loss"):
     op(_name, "tensor self, tensor target, int reduction=1", partial(_pair, _name))
-op("smooth_l1_loss", "tensor self, tensor target, int reduction=1, float beta=1.0", partial(_smooth, "smooth_l1_loss"))
-op("huber_loss", "tensor self, tensor target, int reduction=1, float delta=1.0", partial(_smooth, "huber_loss"))
+_signature = "tensor self, tensor target, int reduction=1"
+op("smooth_l1_loss", f"{_signature}, float beta=1.0", partial(_smooth, "smooth_l1_loss"))
+op("huber_loss", f"{_signature}, float delta=1.0", partial(_smooth, "huber_loss"))
 op("kl_div", "tensor self, tensor target, int reduction=1, bool log_target=False", _kl)
 op("binary_cross_entropy", "tensor self, tensor target, tensor? weight=None, int reduction=1", _bce)
 op("binary_cross_entropy_with_logits",

@@ -337,6 +337,13 @@ def _pixel_shuffle(x: TensorType, factor: int) -> TensorType:
     return TensorType(x.dtype, (*batch, channels // factor**2, height * factor, width * factor))
 
 
+def _pixel_unshuffle(x: TensorType, factor: int) -> TensorType:
+    if len(x.shape) < 3 or factor <= 0 or x.shape[-1] % factor or x.shape[-2] % factor:
+        raise ShapeError(f"pixel_unshuffle by {factor} does not fit {x}")
+    *batch, channels, height, width = x.shape
+    return TensorType(x.dtype, (*batch, channels * factor**2, height // factor, width // factor))
+
+
 _gains = "tensor? weight=None, tensor? bias=None, float eps=1e-05"
 op("layer_norm", f"tensor input, ints normalized_shape, {_gains}", _layer_norm, rows=Along("normalized_shape"))
 _signature = "tensor input, ints normalized_shape, tensor? weight=None, float? eps=None"
@@ -362,10 +369,9 @@ for _n in (1, 2, 3):
     if _n < 3:
         _name = "conv_transpose1d" if _n == 1 else "conv_transpose2d.input"
         op(_name, f"{_head}, {_rest}", partial(_conv_transpose, _n), cost=_conv_cost)
-    _single = "(0,)" if _n == 1 else "0"
-    _window_args = "tensor self, ints kernel_size, ints stride=(), ints padding=(0,)"
+    _window_args = f"tensor self, ints kernel_size, ints stride=(), ints padding={_zeros}"
     if _n < 3:
-        op(f"max_pool{_n}d", f"{_window_args}, ints dilation=(1,), bool ceil_mode=False", partial(_max_pool, _n))
+        op(f"max_pool{_n}d", f"{_window_args}, ints dilation={_ones}, bool ceil_mode=False", partial(_max_pool, _n))
         _last = ", int? divisor_override=None" if _n > 1 else ""
         op(f"avg_pool{_n}d", f"{_window_args}, bool ceil_mode=False, bool count_include_pad=True{_last}",
            partial(_avg_pool, _n))  # fmt: skip
@@ -380,4 +386,5 @@ op("upsample_linear1d", "tensor self, ints output_size, bool align_corners, floa
 for _name in ("upsample_bilinear2d", "upsample_bicubic2d"):
     op(_name, "tensor self, ints output_size, bool align_corners, float? scales_h=None, float? scales_w=None",
        partial(_resize, "interpolate", 2))  # fmt: skip
+op("pixel_unshuffle", "tensor self, int downscale_factor", _pixel_unshuffle)
 op("pixel_shuffle", "tensor self, int upscale_factor", _pixel_shuffle)

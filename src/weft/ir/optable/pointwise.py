@@ -232,12 +232,15 @@ def _ldexp(x: TensorType, y: TensorType) -> TensorType:
 
 one = partial(op, rows=POINTWISE)
 
-for _name in ("acos acosh asin asinh atan atanh cos cosh deg2rad erf erfc erfinv exp exp2 expm1 lgamma digamma log log10 "
-              "log1p log2 rad2deg reciprocal rsqrt sigmoid sin sinc sinh sqrt tan tanh").split():  # fmt: skip
+_TO_FLOAT = (
+    "acos acosh asin asinh atan atanh cos cosh deg2rad digamma erf erfc erfinv exp exp2 expm1 i0 lgamma log log10 log1p "
+    "log2 rad2deg reciprocal rsqrt sigmoid sin sinc sinh special_entr special_erfcx special_ndtri sqrt tan tanh"
+)
+for _name in _TO_FLOAT.split():
     one(_name, "tensor self", _to_float)
 for _name in ("ceil", "floor", "round", "trunc"):
     one(_name, "tensor self", _same_but(_name, "bool"))
-for _name in ("square", "sign", "positive"):
+for _name in ("square", "sign", "sgn", "positive"):
     one(_name, "tensor self", _same_but(_name, *(["bool"] if _name == "positive" else [])))
 for _name in ("abs", "neg", "relu", "relu6"):
     one(_name, "tensor self", _same_but(_name, *([] if _name == "abs" else ["bool"])))
@@ -290,6 +293,9 @@ one("xlogy.Scalar_Self", "number self, tensor other", _pair_to_float)
 one("copysign.Scalar", "tensor self, number other", _pair_to_float)
 for _name in ("hypot", "logaddexp", "logaddexp2"):
     one(_name, "tensor self, tensor other", partial(_floating_pair, _name))
+for _name in ("gcd", "lcm"):
+    one(_name, "tensor self, tensor other", partial(_shift, _name))
+one("nextafter", "tensor self, tensor other", partial(_floating_pair, "nextafter"))
 one("heaviside", "tensor self, tensor values", _heaviside)
 one("ldexp.Tensor", "tensor self, tensor other", _ldexp)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):

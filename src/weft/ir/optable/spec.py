@@ -46,7 +46,8 @@ class Index(NamedTuple):
 
     `dim` is a number, the name of an int argument, "position" (of the tensor in its list), "flat" (all of `of`), or
     "class" (dimension 1, or 0 where there is no batch). `size` names an int argument that is the length instead.
-    `negative` says whether counting from the end is allowed; `ignore` names an int argument whose value is always allowed.
+    `negative` says whether counting from the end is allowed; `ignore` names an int argument whose value is always
+    allowed.
     """
 
     param: str
@@ -88,9 +89,8 @@ class OpSpec:
             if value is REQUIRED:
                 raise OpError(f"{self.name} needs its argument `{param.name}`: {self.signature}")
             if position < len(args) and not _FITS[param.kind](value):
-                raise OpError(
-                    f"{self.name}: argument `{param.name}` must be {param.kind}, was {_describe(value)}: {self.signature}"
-                )
+                what = f"must be {param.kind}, was {_describe(value)}"
+                raise OpError(f"{self.name}: argument `{param.name}` {what}: {self.signature}")
             bound.append(value)
         return tuple(bound)
 
