@@ -184,10 +184,10 @@ def replay(record: Any, model: Model) -> Any:
 
     `record` is a Record or the path of its file.
     """
-    from weft.record import read_record
-    from weft.record import replay as replay_record
+    from weft.record.replay import replay as replay_record
+    from weft.record.replay import replay_file
 
     if not isinstance(model.backend, LocalBackend):
         raise ModelError("a replay runs in this process; load the model with weft.load", where=where())
-    found = read_record(Path(record)) if isinstance(record, str | Path) else record
-    return replay_record(found, model.backend.loaded)
+    loaded = model.backend.loaded
+    return replay_file(record, loaded) if isinstance(record, str | Path) else replay_record(record, loaded)

@@ -215,8 +215,9 @@ class Dataflow:
         if not scalar.requires_grad:
             raise GradientError("this value depends on none of the things its gradient is asked for")
         found = torch.autograd.grad(
-            scalar.sum(),
+            scalar,
             targets,
+            grad_outputs=torch.ones_like(scalar),
             retain_graph=True,
             create_graph=bool(self.uses.with_grad & self._later(of)),
             allow_unused=True,

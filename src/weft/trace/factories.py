@@ -17,6 +17,9 @@ from weft.trace.dispatch import known, on_function
 from weft.trace.tensor import Traced
 
 _TORCH = os.path.dirname(torch.__file__)
+_WEFT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_USERS = tuple(os.path.join(_WEFT, name) + os.sep for name in ("methods", "tasks"))
+"""Parts of weft that are written as its users write."""
 
 _NEW = (
     "zeros ones full empty arange range linspace logspace eye tensor scalar_tensor rand randn randint randperm normal "
@@ -48,7 +51,7 @@ class Factories(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _make(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if sys._getframe(2).f_code.co_filename.startswith(_TORCH) or kwargs.get("out") is not None:
+        if _own(sys._getframe(2).f_code.co_filename) or kwargs.get("out") is not None:
             return func(*args, **kwargs)
         func = _UNFILLED.get(func, func)
         wants_grad = kwargs.get("requires_grad", False)
@@ -58,6 +61,11 @@ class Factories(TorchFunctionMode):
             kwargs = {**kwargs, "device": "cpu"}
         made = func(*args, **kwargs)
         return made if wants_grad or self.owner.done else known(self.owner, made)
+
+
+def _own(file: str) -> bool:
+    """Whether a call comes from torch or from weft itself, which want plain tensors."""
+    return file.startswith((_TORCH, _WEFT)) and not file.startswith(_USERS)
 
 
 def _stand_in(x: Traced) -> torch.Tensor:
