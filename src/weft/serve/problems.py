@@ -38,7 +38,7 @@ STATUS: dict[type[WeftError], int] = {
     NotFoundError: 404,
     JobCancelledError: 409,
     RefusedError: 409,
-    ModelError: 503,
+    ModelError: 422,
     ServiceError: 503,
     ExecutionError: 500,
     WeftError: 500,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from weft.errors import JobCancelledError, ModelError, NotFoundError, RefusedError, ServiceError, WeftError, from_data
+from weft.errors import JobCancelledError, NotFoundError, RefusedError, ServiceError, WeftError, from_data
 from weft.record import tensors
 from weft.record.format import results_of
 from weft.serve.board import News
@@ -70,7 +70,9 @@ class Service:
             )
         host = self.hosts[name]
         if host.error is not None:
-            raise ModelError(f"the model {name!r} could not be loaded on the server: {host.error.message}", model=name)
+            raise ServiceError(
+                f"the model {name!r} could not be loaded on the server: {host.error.message}", model=name
+            )
         if host.card_file is None:
             raise ServiceError(f"the model {name!r} is still being loaded; try again", model=name, loading=True)
         return host
