@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weft.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
-    from weft.record import Record
+    from weft.record import Comparison, Record
 
 
 def read(file: Path) -> bytes:
@@ -38,11 +38,10 @@ def show_file(file: Path, as_json: bool) -> None:
 
 def replay_file(file: Path, model: str, tolerance: float, as_json: bool) -> bool:
     """Run a record again on the model it names (or `model`); whether everything agrees."""
-    import weft
     from weft.record import decode_record
 
     record = decode_record(read(file))
-    comparison = weft.replay(record, weft.load(model or _named(record.fingerprint, file)))
+    comparison = replay_record(record, model or _named(record.fingerprint, file))
     agrees = comparison.agrees(tolerance)
     if as_json:
         print(json.dumps(comparison.to_data() | {"agrees": agrees, "tolerance": tolerance}, indent=2))
@@ -50,6 +49,16 @@ def replay_file(file: Path, model: str, tolerance: float, as_json: bool) -> bool
         print(comparison)
         print(f"{'agrees' if agrees else 'does not agree'} (tolerance {tolerance:g})")
     return agrees
+
+
+def replay_record(record: Record, source: str) -> Comparison:
+    """Run a record again in this process, on the model at `source`."""
+    from weft import planted
+    from weft.models import load
+    from weft.record.replay import replay
+
+    planted.register()
+    return replay(record, load(source))
 
 
 def _named(fingerprint: dict[str, object], file: Path) -> str:

@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 import weft
-from weft.cli.files import write
+from weft.cli.files import replay_record, write
 from weft.plot import Heatmap, heatmap
 
 MODEL = "induction"
@@ -59,13 +59,14 @@ def patch_every_head(model: Any) -> Any:
         clean, corrupt = s.run(CLEAN), s.run(CORRUPT)
         top = weft.logit_diff(clean.logits[:, -1], *ANSWERS)
         bottom = weft.logit_diff(corrupt.logits[:, -1], *ANSWERS)
-        grid = torch.zeros(model.n_layers, model.n_heads)
+        grid: list[torch.Tensor] = []
         for layer in range(model.n_layers):
             for head in range(model.n_heads):
                 patched = corrupt.fork()
                 patched.z[layer][:, -1, head] = clean.z[layer][:, -1, head]
-                grid[layer, head] = weft.logit_diff(patched.logits[:, -1], *ANSWERS).mean()
-        effect: Any = (grid - bottom.mean()) / (top - bottom).mean()  # .save is the traced tensor's own
+                grid.append(weft.logit_diff(patched.logits[:, -1], *ANSWERS).mean())
+        patched_to = torch.stack(grid).reshape(model.n_layers, model.n_heads)
+        effect: Any = (patched_to - bottom.mean()) / (top - bottom).mean()  # .save is the traced tensor's own
         effect.save("effect")
     return s
 
@@ -81,7 +82,7 @@ def run_demo(out: Path) -> Findings:
         record, explained = session.record, session.explain()
     figure = draw(session.results["effect"].numpy(), truth().induction)
     out.mkdir(parents=True, exist_ok=True)
-    comparison = weft.replay(record, weft.load(MODEL))  # on a model built anew, without the server
+    comparison = replay_record(record, MODEL)  # on a model built anew: the server has no part in it
     return Findings(
         found=strongest(figure.array),
         planted=truth().induction,
