@@ -21,8 +21,26 @@ from weft.ir.causality import Dependencies, check_causality, order_by
 from weft.ir.complete import Gradients, shown
 from weft.ir.limits import DEFAULT, Limits, hold
 from weft.ir.nodes import (
-    EACH, Apply, Const, ConstantData, Experiment, Grad, Keep, Loop, Node, Op, Param, Read, Ref, Run, Save, Site, Update,
-    ViewStep, Write, operands,
+    EACH,
+    Apply,
+    Const,
+    ConstantData,
+    Experiment,
+    Grad,
+    Keep,
+    Loop,
+    Node,
+    Op,
+    Param,
+    Read,
+    Ref,
+    Run,
+    Save,
+    Site,
+    Update,
+    ViewStep,
+    Write,
+    operands,
 )  # fmt: skip
 from weft.ir.optable import infer, spec_of
 from weft.ir.runs import OUTPUTS, RunInfo, check_run, read_type, site_spec
@@ -206,7 +224,7 @@ class _Checker:
             raise GradientError("a gradient needs at least one target")
         for ref in node.wrt:
             if self.type(ref).category != "float":
-                raise GradientError(f"the target {shown(ref)}, {self.type(ref)}, is not floating point: it has no gradient")
+                raise GradientError(f"the target {shown(ref)}, {self.type(ref)}, is not floating point and has none")
         if self.current is not None:
             raise GradientError("a gradient through a generation is not supported")
         self.types.append(tuple(self.type(ref) for ref in node.wrt))
@@ -272,7 +290,7 @@ class _Checker:
     def _one_each(self, node: Write, key: SiteKey) -> None:
         each = self.each[node.value.node]
         if each is not None and (key[2] != EACH or key[0] != each):
-            raise ProgramError("a value at each step of a generation is written at each step of the same generation only")
+            raise ProgramError("a value at each step of a generation is written only at each step of the same one")
 
     def _fits(self, base: Ref, layout: tuple[int, ...], steps: tuple[ViewStep, ...], value: Ref) -> None:
         """The value has exactly the type of the part that the views lead to, which meets no element twice."""
