@@ -6,7 +6,7 @@ card_from_json(card_to_json(card)) == card
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from weft.errors import FormatError
 from weft.ir.card import Card, Dim, PartSpec, SiteSpec
@@ -43,16 +43,19 @@ def card_to_json(card: Card) -> str:
 def card_from_json(text: str | bytes) -> Card:
     """The card that `card_to_json` wrote. FormatError, naming the entry, for anything else."""
     try:
-        data = json.loads(text)
+        data: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"a card must be JSON: {error}") from error
-    if not isinstance(data, dict) or data.get("version") != VERSION:
-        found = data.get("version") if isinstance(data, dict) else type(data).__name__
+    if not isinstance(data, dict):
+        raise FormatError(f"a card must be a JSON object; this is a {type(data).__name__}")
+    entries = cast(dict[str, Any], data)
+    found = entries.get("version")
+    if found != VERSION:
         raise FormatError(
             f"this is a card of version {found!r}; this weft reads version {VERSION}: update the older side"
         )
     try:
-        return _card(data)
+        return _card(entries)
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"a card's entry is missing or of the wrong kind: {type(error).__name__}: {error}") from error
 

@@ -256,7 +256,8 @@ def _part(name: str, module: nn.Module) -> PartSpec | None:
     if first is None:
         return None
     leaf = next(each for each in module.modules() if getattr(each, "weight", None) is not None)
-    d_in = int(leaf.weight.shape[0 if type(leaf).__name__ == "Conv1D" else -1])
+    weight: Any = leaf.weight
+    d_in = int(weight.shape[0 if type(leaf).__name__ == "Conv1D" else -1])
     try:
         with torch.device("meta"), torch.no_grad():
             out = module(torch.empty(2, d_in, dtype=first.dtype))

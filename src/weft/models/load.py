@@ -155,9 +155,10 @@ def _sizes(module: nn.Module, config: Any, family: Family | None) -> dict[str, i
         "d_vocab": int(config.vocab_size),
     }
     if family is not None:
-        shape = module.get_submodule(f"{family.layers}.0.{family.mlp_in}").weight.shape
-        sizes["d_mlp"] = int(shape[-1] if family.conv1d else shape[0])
-        sizes["d_vocab"] = int(module.get_submodule(family.unembed).weight.shape[0])
+        mlp: Any = module.get_submodule(f"{family.layers}.0.{family.mlp_in}").weight
+        unembed: Any = module.get_submodule(family.unembed).weight
+        sizes["d_mlp"] = int(mlp.shape[-1 if family.conv1d else 0])
+        sizes["d_vocab"] = int(unembed.shape[0])
     elif getattr(config, "intermediate_size", None):
         sizes["d_mlp"] = int(config.intermediate_size)
     return sizes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -103,7 +104,7 @@ class _Builder:
 
         def point(value: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor | None:
             assert given is not None  # points after a module are given its input
-            weight: torch.Tensor = self.module.get_submodule(path).weight
+            weight: Any = self.module.get_submodule(path).weight
             w_o = (weight if conv1d else weight.T).unflatten(0, (heads, -1))
             share = torch.einsum("bphd,hdm->bphm", given.unflatten(-1, (heads, -1)), w_o)
             changed = self.offer(Site("head_out", layer), share)

@@ -1,8 +1,8 @@
 """Text to tokens and back, and places in the text.
 
-    tokens.encode(["The Colosseum is in", "Rome"])       -> Encoded(ids [batch, pos] padded on the left, start [batch])
-    tokens.find(ids[0], " Rome")                         -> Span(first, last), by characters
-    tokens.single(" Paris")                              -> its one token id
+    tokens.encode(["The Colosseum is in", "Rome"])  -> Encoded(ids [batch, pos] padded on the left, start [batch])
+    tokens.find(ids[0], " Rome")                    -> Span(first, last), by characters
+    tokens.single(" Paris")                         -> its one token id
 
 It works from the text of a tokenizer.json with its settings, so a client that has nothing but a model's card has exactly
 the server's tokens.
@@ -14,6 +14,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -106,10 +107,16 @@ class Tokens:
         template = self.data.get("chat_template")
         if not template:
             raise TokenError("this tokenizer has no chat template; give the prompt as text")
-        special = {name: self.data[name] for name in ("bos_token", "eos_token", "pad_token") if name in self.data}
+        special: dict[str, Any] = {
+            name: self.data[name] for name in ("bos_token", "eos_token", "pad_token") if name in self.data
+        }
         opens = chat[-1].get("role") != "assistant"
         texts, _ = render_jinja_template([chat], chat_template=template, add_generation_prompt=opens, **special)
         return texts[0]
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text that stands in the middle of another: no BOS, no EOS."""
+        return self._row(text, 0, False)
 
     def decode(self, ids: torch.Tensor | Sequence[int], skip_special: bool = False) -> str:
         """The text of one row of tokens."""
@@ -119,7 +126,7 @@ class Tokens:
         """What each token of a row adds to the text, for labels; a character's further tokens add nothing."""
         row = self._decoded(_ints(ids))
         ends = [0, *(end for _, end in row.offsets)]
-        return [row.text[min(a, b) : b] if a < b else "" for a, b in zip(ends, ends[1:], strict=False)]
+        return [row.text[min(a, b) : b] if a < b else "" for a, b in pairwise(ends)]
 
     def single(self, text: str) -> int:
         """The one token that `text` is. TokenError with its pieces if it is several."""
@@ -161,7 +168,8 @@ class Tokens:
             raise PositionError(f"row {row}: {text!r} is not in {known!r}; spaces and capitals count")
         if occurrence is None and len(where) > 1:
             raise PositionError(
-                f"row {row}: {text!r} is {len(where)} times in {known!r}; say which with occurrence=0 … {len(where) - 1}"
+                f"row {row}: {text!r} is {len(where)} times in {known!r}; "
+                f"say which with occurrence=0 … {len(where) - 1}"
             )
         if not -len(where) <= (occurrence or 0) < len(where):
             raise PositionError(f"row {row}: occurrence={occurrence}, but {text!r} is {len(where)} times in {known!r}")
@@ -190,7 +198,8 @@ class Tokens:
         if given and where:
             return given, where
         decoded = self._decoded(ids)
-        return decoded, _occurrences(decoded.text, text)
+        where = _occurrences(decoded.text, text)
+        return (decoded if where or given is None else given), where
 
     def _decoded(self, ids: list[int]) -> _Text:
         """The row's text, each token with the characters that it completes; parts of one character share them."""
