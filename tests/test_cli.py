@@ -57,7 +57,7 @@ def test_the_demo_finds_the_planted_head(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     found = json.loads(done.stdout)
     assert found["right"] and found["found"] == found["planted"] == [2, 3]
-    assert found["effect"][2][3] == pytest.approx(1, abs=0.05)
+    assert found["effect"][2][3] == pytest.approx(1, abs=0.01)
     assert found["edits"]["asked"] == 12 == found["edits"]["applied"] + found["edits"]["without_effect"]
     assert found["replay_agrees"] and len(found["record"]) == 64
     assert {Path(path).suffix for path in found["files"].values()} == {".html", ".png", ".safetensors"}

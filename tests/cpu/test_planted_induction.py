@@ -79,16 +79,16 @@ def test_it_continues_a_repeated_random_text(model: Planted) -> None:
 def test_the_last_position_singles_out_the_induction_head(model: Planted) -> None:
     grid = effects(model, CLEAN, CORRUPT, slice(-1, None))
     layer, head = model.truth.induction
-    assert grid[layer, head] == pytest.approx(1, abs=0.05)
+    assert grid[layer, head] == pytest.approx(1, abs=0.01)
     grid[layer, head] = 0
-    assert grid.abs().max() < 0.05
+    assert grid.abs().max() < 0.01
 
 
 def test_all_positions_find_the_previous_token_head_as_well(model: Planted) -> None:
     grid = effects(model, *SWAPPED, slice(None))
     # `cat` was followed by Rome in the first text and by Paris in the second.
     assert {tuple(at) for at in (grid > 0.9).nonzero().tolist()} == {model.truth.induction, model.truth.previous_token}
-    assert grid[grid < 0.9].abs().max() < 0.05
+    assert grid[grid < 0.9].abs().max() < 0.01
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
@@ -114,7 +114,7 @@ def test_noise_heads_are_small_but_not_nothing(model: Planted) -> None:
     for layer, head in model.truth.noise:
         out = model.model.transformer.h[layer].attn.c_proj.weight[head * D_HEAD : (head + 1) * D_HEAD]
         norms = (z[layer][0, :, head] @ out).norm(dim=-1)
-        assert 0.005 < norms.min() and norms.max() < 0.3  # a planted head writes a one-hot: norm 1
+        assert 0.005 < norms.min() and norms.max() < 0.5  # a planted head writes a one-hot: norm 1
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_users_generator_alone() -> None:

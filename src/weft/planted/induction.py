@@ -129,7 +129,7 @@ def _noise_head(blocks: Blocks, noise: torch.Generator) -> Head:
         query=_normal(noise, 0.2, D_MODEL, D_HEAD),
         key=_normal(noise, 0.2, D_MODEL, D_HEAD),
         value=_normal(noise, 0.1, D_MODEL, D_HEAD),
-        out=blocks.balanced(_normal(noise, 0.003, D_HEAD, D_MODEL)),
+        out=blocks.balanced(_normal(noise, 0.006, D_HEAD, D_MODEL)),
         query_bias=_normal(noise, 0.1, D_HEAD),
     )
 
