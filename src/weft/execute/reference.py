@@ -25,6 +25,7 @@ from weft.execute.presentation import Group, groups, onto, take
 from weft.execute.sampling import choose
 from weft.ir.nodes import EACH, Experiment, Read, Ref, Run, Save, Site, Write
 from weft.ir.outcome import Edits, Outcome
+from weft.models.dtypes import type_of
 from weft.models.hooks import tapped
 
 Progress = Callable[[float, str], None]
@@ -136,10 +137,10 @@ class Shared:
 
     def __init__(self, owner: Interpreter, index: int, node: Run, inputs: dict[str, torch.Tensor]) -> None:
         self.owner, self.index, self.node, self.inputs = owner, index, node, inputs
-        self.card = owner.loaded.card_for({name: _type(value) for name, value in inputs.items()})
+        self.card = owner.loaded.card_for({name: type_of(value) for name, value in inputs.items()})
         self.generates = node.kind == "generate"
-        self.options = dict(node.options)
-        self.steps = self.options["max_new_tokens"] if self.generates else 1
+        self.options: dict[str, Any] = dict(node.options)
+        self.steps: int = self.options["max_new_tokens"] if self.generates else 1
         self.groups = groups(inputs)
         self.passes: list[Pass] = []
         self.parts: dict[tuple[int, int | None, int], torch.Tensor] = {}
@@ -364,9 +365,3 @@ def _with(value: torch.Tensor, new: torch.Tensor, axes: tuple[str, ...], read: R
 
 def _const(nodes: tuple[Any, ...], ref: Ref) -> Any:
     return nodes[ref.node].data
-
-
-def _type(value: torch.Tensor) -> Any:
-    from weft.trace.constants import type_of
-
-    return type_of(value)

@@ -12,7 +12,7 @@ def choose(
     if temperature == 0:
         return logits.argmax(-1)
     probabilities = torch.softmax(logits.double() / temperature, -1)
-    ordered, tokens = probabilities.sort(-1, descending=True, stable=True)
+    ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
     if top_p < 1:
         before = ordered.cumsum(-1) - ordered
         ordered = torch.where(before < top_p, ordered, torch.zeros_like(ordered))

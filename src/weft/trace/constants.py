@@ -12,22 +12,10 @@ import torch
 
 from weft.errors import Location, TraceError
 from weft.ir.constant import digest_of
-from weft.ir.types import TensorType
+from weft.models.dtypes import DTYPES, NAMES, type_of
 
 COPIED = 1 << 20
 """Tensors of at most this many bytes are copied when met."""
-
-NAMES: dict[torch.dtype, str] = {
-    getattr(torch, name): name for name in "bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64".split()
-}
-DTYPES: dict[str, torch.dtype] = {name: dtype for dtype, name in NAMES.items()}
-
-
-def type_of(tensor: torch.Tensor) -> TensorType:
-    """The dtype and shape of a real tensor; TraceError for a dtype weft does not have (complex, quantised)."""
-    if tensor.dtype not in NAMES:
-        raise TraceError(f"a tensor of {tensor.dtype} cannot be used in an experiment; convert it with .to(...) first")
-    return TensorType(NAMES[tensor.dtype], tuple(tensor.shape))
 
 
 class TensorConstant:
@@ -68,3 +56,6 @@ class TensorConstant:
 
     def __hash__(self) -> int:
         return hash(self.digest())
+
+
+__all__ = ["COPIED", "DTYPES", "NAMES", "TensorConstant", "type_of"]

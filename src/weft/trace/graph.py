@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -86,13 +86,13 @@ class Graph:
         wanted = {ref.node for ref in targets}
         for index in sorted(self.ancestors([scalar])):
             node = self.nodes[index]
-            if getattr(node, "nograd", False) and not (isinstance(node, Op) and node.name == "detach"):
-                if wanted & self.ancestors([Ref(index)]):
-                    raise GradientError(
-                        f"the gradient would go through a value computed under torch.no_grad (at {self.location(Ref(index))}); "
-                        "compute it with grad mode on, or .detach() it if no gradient should pass",
-                        where=resolve_here(),
-                    )
+            stops = getattr(node, "nograd", False) and not (isinstance(node, Op) and node.name == "detach")
+            if stops and wanted & self.ancestors([Ref(index)]):
+                raise GradientError(
+                    f"the gradient would go through a value computed under torch.no_grad ({self.location(Ref(index))}); "
+                    "compute it with grad mode on, or .detach() it if no gradient should pass",
+                    where=resolve_here(),
+                )
 
     def leaves(self) -> list[tuple[torch.Tensor, Ref]]:
         """The user's tensors that require grad, with their nodes."""
@@ -156,7 +156,8 @@ def renumber(node: Node, moved: dict[int, int]) -> Node:
         return node
     if isinstance(node, Read):
         return dataclasses.replace(node, run=moved[node.run])
-    return type(node)(**{f.name: _moved(getattr(node, f.name), moved) for f in dataclasses.fields(node)})
+    changes: dict[str, Any] = {f.name: _moved(getattr(node, f.name), moved) for f in dataclasses.fields(node)}
+    return dataclasses.replace(node, **changes)
 
 
 def _moved(value: object, moved: dict[int, int]) -> object:
