@@ -6,7 +6,7 @@ from functools import partial
 
 from weft.errors import DtypeError, OpError, ShapeError
 from weft.ir.nodes import Dtype
-from weft.ir.optable.promote import need_float, need_same, result_type
+from weft.ir.optable.promote import need_float, need_same, promote, result_type
 from weft.ir.optable.reductions import vector_norm
 from weft.ir.optable.rows import MIXED, Leading
 from weft.ir.optable.shapes import broadcast, fits, need_dims, one_of, wrap
@@ -108,9 +108,9 @@ def _linear(x: TensorType, weight: TensorType, bias: TensorType | None) -> Tenso
         raise ShapeError(f"linear: {x} does not fit the weight {weight}: its last dimension must be {weight.shape[-1]}")
     out = x.shape[:-1] + weight.shape[:-1]
     if bias is not None:
-        if len(weight.shape) == 1 and bias.shape:
-            raise ShapeError(f"linear: a bias for a weight of one dimension has none itself, was {bias}")
-        if len(weight.shape) == 2 and bias.shape != weight.shape[:1]:
+        if len(weight.shape) == 1:
+            raise ShapeError(f"linear: with a bias the weight must be a matrix, was {weight}")
+        if bias.shape != weight.shape[:1]:
             raise ShapeError(f"linear: bias must have shape [{weight.shape[0]}], was {bias}")
     return TensorType(x.dtype, out)
 
@@ -332,7 +332,7 @@ def _einsum_cost(args: tuple, outputs: tuple[TensorType, ...]) -> int:
 def _kron(a: TensorType, b: TensorType) -> TensorType:
     ndim = max(len(a.shape), len(b.shape))
     left, right = (1,) * (ndim - len(a.shape)) + a.shape, (1,) * (ndim - len(b.shape)) + b.shape
-    return TensorType(result_type(a, b), tuple(m * n for m, n in zip(left, right, strict=True)))
+    return TensorType(promote(a.dtype, b.dtype) or a.dtype, tuple(m * n for m, n in zip(left, right, strict=True)))
 
 
 def _trace(x: TensorType) -> TensorType:

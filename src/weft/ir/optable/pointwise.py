@@ -6,7 +6,7 @@ from functools import partial
 
 from weft.errors import DtypeError, OpError
 from weft.ir.nodes import Dtype
-from weft.ir.optable.promote import need_float, need_same, promote, result_type, to_float
+from weft.ir.optable.promote import need_float, need_same, result_type, to_float
 from weft.ir.optable.rows import MIXED, POINTWISE
 from weft.ir.optable.shapes import broadcast, fits, need_sizes, one_of
 from weft.ir.optable.spec import op
@@ -58,19 +58,13 @@ def _pair(x: Operand, y: Operand, *rest: object) -> TensorType:
 
 def _add(name: str, x: Operand, y: Operand, alpha: bool | int | float = 1) -> TensorType:
     out = _pair(x, y)
-    if name != "add" and "bool" in (_category(x), _category(y)) and out.dtype == "bool":
-        raise DtypeError(f"{name} of two bools is not defined; use ^ or logical_xor")
-    if name != "add" and _is_bool_tensor(x, y):
+    if name != "add" and "bool" in (_category(x), _category(y)):
         raise DtypeError(f"{name} with a bool tensor is not defined; use ~ to invert a mask, or convert it first")
     if isinstance(alpha, bool) and out.dtype != "bool":
         raise DtypeError(f"{name}: alpha is a bool, but the result is {out.dtype}")
     if isinstance(alpha, float) and out.category != "float":
         raise DtypeError(f"{name}: alpha must be an integer where the operands are, was {alpha!r}")
     return out
-
-
-def _is_bool_tensor(*operands: Operand) -> bool:
-    return any(isinstance(each, TensorType) and each.dtype == "bool" for each in operands)
 
 
 def _divide(x: Operand, y: Operand) -> TensorType:
@@ -91,6 +85,8 @@ def _numeric(name: str, x: Operand, y: Operand, *rest: object) -> TensorType:
 
 
 def _power(x: Operand, y: Operand) -> TensorType:
+    if isinstance(x, TensorType) and x.dtype == "bool" and isinstance(y, bool):
+        return x
     out = _numeric("pow", x, y)
     if out.category == "int" and not isinstance(y, TensorType) and y < 0:
         raise DtypeError("integers cannot be raised to negative powers; convert with .float()")
@@ -200,6 +196,16 @@ def _isclose(x: TensorType, y: TensorType, rtol: float, atol: float, equal_nan: 
     return _compare(x, y)
 
 
+def _square(x: TensorType) -> TensorType:
+    return TensorType("int64" if x.dtype == "bool" else x.dtype, x.shape)
+
+
+def _hardtanh(x: TensorType, low: bool | int | float, high: bool | int | float) -> TensorType:
+    if x.dtype == "bool" or (x.dtype == "uint8" and (low < 0 or high < 0)):
+        raise DtypeError(f"hardtanh between {low} and {high} is not defined for {x}")
+    return x
+
+
 def _prelu(x: TensorType, weight: TensorType) -> TensorType:
     need_float("prelu", x)
     need_same("prelu", x, weight)
@@ -226,8 +232,8 @@ def _float_power(x: Operand, y: Operand) -> TensorType:
 
 
 def _ldexp(x: TensorType, y: TensorType) -> TensorType:
-    power = TensorType(promote(to_float(y.dtype), None) or y.dtype, y.shape)
-    return _pair(x, power)
+    power = y.dtype if y.category == "float" else x.dtype if x.category == "float" else to_float(x.dtype)
+    return _pair(x, TensorType(power, y.shape))
 
 
 one = partial(op, rows=POINTWISE)
@@ -240,7 +246,8 @@ for _name in _TO_FLOAT.split():
     one(_name, "tensor self", _to_float)
 for _name in ("ceil", "floor", "round", "trunc"):
     one(_name, "tensor self", _same_but(_name, "bool"))
-for _name in ("square", "sign", "sgn", "positive"):
+one("square", "tensor self", _square)
+for _name in ("sign", "sgn", "positive"):
     one(_name, "tensor self", _same_but(_name, *(["bool"] if _name == "positive" else [])))
 for _name in ("abs", "neg", "relu", "relu6"):
     one(_name, "tensor self", _same_but(_name, *([] if _name == "abs" else ["bool"])))
@@ -257,7 +264,7 @@ one("softplus", "tensor self, number beta=1, number threshold=20", partial(_floa
 one("elu", "tensor self, number alpha=1, number scale=1, number input_scale=1", partial(_floating, "elu"))
 one("celu", "tensor self, number alpha=1.0", partial(_floating, "celu"))
 one("leaky_relu", "tensor self, number negative_slope=0.01", partial(_floating, "leaky_relu"))
-one("hardtanh", "tensor self, number min_val=-1, number max_val=1", _same_but("hardtanh", "bool"))
+one("hardtanh", "tensor self, number min_val=-1, number max_val=1", _hardtanh)
 one("threshold", "tensor self, number threshold, number value", _same_but("threshold", "bool"))
 one("softshrink", "tensor self, number lambd=0.5", partial(_floating, "softshrink"))
 one("hardshrink", "tensor self, number lambd=0.5", partial(_floating, "hardshrink"))

@@ -39,6 +39,11 @@ def _mean(x: TensorType, dim: Dims = None, keepdim: bool = False, dtype: Dtype |
     return _reduce(x, dim, keepdim, out)
 
 
+def _nanmean(x: TensorType, dim: Dims, keepdim: bool, dtype: Dtype | None) -> TensorType:
+    need_float("nanmean", x)
+    return _mean(x, dim, keepdim, dtype)
+
+
 def _mean_all(x: TensorType, dtype: Dtype | None = None) -> TensorType:
     return _mean(x, None, False, dtype)
 
@@ -58,7 +63,7 @@ def _extreme(name: str, x: TensorType, dim: Dims = (), keepdim: bool = False) ->
 
 
 def _extreme_dim(name: str, x: TensorType, dim: int, keepdim: bool = False) -> tuple[TensorType, TensorType]:
-    if name in ("median", "nanmedian", "mode") and x.dtype == "bool":
+    if name in ("median", "nanmedian") and x.dtype == "bool":
         raise DtypeError(f"{name} is not defined for bools")
     values = _extreme(name, x, (dim,), keepdim)
     return values, TensorType(INDICES, values.shape)
@@ -247,7 +252,7 @@ op("prod", "tensor self, dtype? dtype=None", _sum_all)
 op("prod.dim_int", "tensor self, int dim, bool keepdim=False, dtype? dtype=None", _prod_dim, rows=ALONG)
 op("mean", "tensor self, dtype? dtype=None", _mean_all)
 op("mean.dim", "tensor self, ints? dim, bool keepdim=False, dtype? dtype=None", _mean, rows=ALONG)
-op("nanmean", "tensor self, ints? dim=None, bool keepdim=False, dtype? dtype=None", _mean, rows=ALONG)
+op("nanmean", "tensor self, ints? dim=None, bool keepdim=False, dtype? dtype=None", _nanmean, rows=ALONG)
 for _name in ("var", "std"):
     _signature = "tensor self, ints? dim=None, number? correction=None, bool keepdim=False"
     op(f"{_name}.correction", _signature, partial(_var, _name), rows=ALONG)
