@@ -6,6 +6,13 @@ import torch
 from torch import nn
 
 
+_SIZES = {
+    "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "hidden_size": 16,
+    "intermediate_size": 22, "vocab_size": 19, "max_position_embeddings": 24, "tie_word_embeddings": False,
+    "bos_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+
+
 def randomised(module: nn.Module, seed: int) -> nn.Module:
     """Every parameter drawn anew; gains around 1, the rest around 0 and large enough to matter."""
     generator = torch.Generator().manual_seed(seed)
@@ -27,13 +34,27 @@ def tiny_gpt2(seed: int = 0, attention: str = "sdpa", **changes: object) -> nn.M
     return randomised(GPT2LMHeadModel(config), seed)
 
 
+def tiny_mistral(seed: int = 0, attention: str = "sdpa", **changes: object) -> nn.Module:
+    """As tiny_llama, as a Mistral that attends to the last 4 positions only."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(**{**_SIZES, "sliding_window": 4, **changes}, attn_implementation=attention)
+    return randomised(MistralForCausalLM(config), seed)
+
+
+def tiny_qwen2(seed: int = 0, attention: str = "sdpa", **changes: object) -> nn.Module:
+    """As tiny_llama, as a Qwen2: heads as wide as the model is, biases in q, k, v alone."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(**{**_SIZES, "head_dim": 4, **changes}, attn_implementation=attention)
+    return randomised(Qwen2ForCausalLM(config), seed)
+
+
 def tiny_llama(seed: int = 0, attention: str = "sdpa", **changes: object) -> nn.Module:
     """Llama with 3 layers, 4 heads of 6 over 2 kv heads (so 4 · 6 is not d_model), biases everywhere, 19 tokens."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {
-        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "hidden_size": 16,
-        "intermediate_size": 22, "vocab_size": 19, "max_position_embeddings": 24, "attention_bias": True,
-        "mlp_bias": True, "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 1,
-    }  # fmt: skip
-    return randomised(LlamaForCausalLM(LlamaConfig(**{**sizes, **changes}, attn_implementation=attention)), seed)
+    config = LlamaConfig(
+        **{**_SIZES, "attention_bias": True, "mlp_bias": True, **changes}, attn_implementation=attention
+    )
+    return randomised(LlamaForCausalLM(config), seed)

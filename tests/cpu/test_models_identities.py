@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.tiny import tiny_gpt2, tiny_llama
+from tests.tiny import tiny_gpt2, tiny_llama, tiny_mistral, tiny_qwen2
 
 from weft.ir.nodes import Site
 from weft.models import Loaded, load, tapped
@@ -12,6 +12,8 @@ MODELS = [
     pytest.param((tiny_gpt2, "eager"), id="gpt2-eager"),
     pytest.param((tiny_llama, "sdpa"), id="llama-sdpa"),
     pytest.param((tiny_llama, "eager"), id="llama-eager"),
+    pytest.param((tiny_mistral, "sdpa"), id="mistral-sdpa"),
+    pytest.param((tiny_qwen2, "sdpa"), id="qwen2-sdpa"),
 ]
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])
 LAYER = 1
@@ -108,10 +110,11 @@ def test_gpt2_embed_has_positions_in_it():
 @pytest.mark.parametrize("name", ["q", "k", "v"])
 def test_q_k_v_are_the_projections_of_the_normed_stream(sites, name):
     weight, bias = f"W_{name.upper()}[{LAYER}]", f"b_{name.upper()}[{LAYER}]"
-    expected = torch.einsum("bpm,hmd->bphd", normed(sites), sites.loaded.param(weight)) + sites.loaded.param(bias)
-    assert same(sites[name, LAYER], expected)
+    expected = torch.einsum("bpm,hmd->bphd", normed(sites), sites.loaded.param(weight))
+    shift = sites.loaded.param(bias) if bias in sites.loaded.card.params else 0.0
+    assert same(sites[name, LAYER], expected + shift)
     unnormed = torch.einsum("bpm,hmd->bphd", sites["resid_post", LAYER - 1], sites.loaded.param(weight))
-    assert not same(sites[name, LAYER], unnormed + sites.loaded.param(bias))
+    assert not same(sites[name, LAYER], unnormed + shift)
 
 
 def test_a_q_laid_out_head_last_would_be_wrong(sites):
@@ -138,9 +141,11 @@ def test_rotary_is_the_turn_of_halves():
 def test_scores_are_scaled_products_under_the_causal_mask(sites):
     k = per_query_head(sites, sites["k_rot", LAYER])
     products = torch.einsum("bqhd,bkhd->bhqk", sites["q_rot", LAYER], k) / sites.loaded.sizes["d_head"] ** 0.5
-    future = torch.ones(7, 7, dtype=torch.bool).triu(1)
-    assert same(sites["scores", LAYER].masked_fill(future, 0.0), products.masked_fill(future, 0.0))
-    assert bool(sites["scores", LAYER][..., future].isneginf().all())
+    hidden = torch.ones(7, 7, dtype=torch.bool).triu(1)
+    if window := getattr(sites.loaded.module.config, "sliding_window", None):
+        hidden |= torch.ones(7, 7, dtype=torch.bool).tril(-window)
+    assert same(sites["scores", LAYER].masked_fill(hidden, 0.0), products.masked_fill(hidden, 0.0))
+    assert bool(sites["scores", LAYER][..., hidden].isneginf().all())
 
 
 def test_pattern_is_softmax_and_its_rows_sum_to_one(sites):
@@ -162,8 +167,10 @@ def test_grouped_heads_are_neighbours_not_strided():
 
 
 def test_head_out_sums_to_attn_out(sites):
-    total = sites["head_out", LAYER].sum(2) + sites.loaded.param(f"b_O[{LAYER}]")
-    assert same(total, sites["attn_out", LAYER])
+    total, bias = sites["head_out", LAYER].sum(2), f"b_O[{LAYER}]"
+    assert same(
+        total + (sites.loaded.param(bias) if bias in sites.loaded.card.params else 0.0), sites["attn_out", LAYER]
+    )
 
 
 def test_head_out_is_the_projection_of_that_head_alone(sites):

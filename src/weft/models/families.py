@@ -70,7 +70,7 @@ GPT2 = Family(
 )
 LLAMA = Family(
     name="llama",
-    model_types=("llama",),
+    model_types=("llama", "mistral", "qwen2"),
     embed="model.embed_tokens",
     layers="model.layers",
     final_norm="model.norm",

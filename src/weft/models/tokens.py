@@ -118,6 +118,10 @@ class Tokens:
         """The tokens of a text that stands in the middle of another: no BOS, no EOS."""
         return self._row(text, 0, False)
 
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a piece of text by itself, without a BOS or other tokens that open a prompt."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
     def decode(self, ids: torch.Tensor | Sequence[int], skip_special: bool = False) -> str:
         """The text of one row of tokens."""
         return self._tokenizer.decode(_ints(ids), skip_special_tokens=skip_special)
@@ -130,10 +134,10 @@ class Tokens:
 
     def single(self, text: str) -> int:
         """The one token that `text` is. TokenError with its pieces if it is several."""
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self.ids(text)
         if len(ids) == 1:
             return ids[0]
-        bare = self._tokenizer.encode(text[1:], add_special_tokens=False).ids if text[:1] == " " and text[1:] else []
+        bare = self.ids(text[1:]) if text[:1] == " " and text[1:] else []
         if len(bare) == 1 and self._continues(bare[0]) == text:  # tokenizers that put a space before every text
             return bare[0]
         parts = [self._tokenizer.id_to_token(each) for each in ids]
@@ -144,7 +148,7 @@ class Tokens:
 
     def _continues(self, token: int) -> str:
         """The token's text where it follows others."""
-        anchor = self._tokenizer.encode("a", add_special_tokens=False).ids
+        anchor = self.ids("a")
         return self.decode([*anchor, token])[len(self.decode(anchor)) :]
 
     def find(
