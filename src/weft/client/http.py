@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +19,11 @@ LOADING_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Http:
-    """One server by its URL; `key` is sent with every request."""
+    """One server by its URL; `key` is sent with every request; a test may put a `transport` of its own underneath."""
 
     url: str
     key: str | None = field(default=None, repr=False)
+    transport: httpx.BaseTransport | None = field(default=None, repr=False, compare=False)
     client: httpx.Client = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -30,7 +31,9 @@ class Http:
         # No proxy of the environment stands between a client and a loopback server.
         trusted = not self.url.startswith(("http://127.", "http://localhost", "http://[::1]"))
         timeout = httpx.Timeout(60.0, connect=10.0)
-        client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=trusted)
+        client = httpx.Client(
+            base_url=self.url, headers=headers, timeout=timeout, trust_env=trusted, transport=self.transport
+        )
         object.__setattr__(self, "client", client)
         # A notebook never closes anything: connections end with the last client or job that uses them.
         weakref.finalize(self, client.close)
@@ -49,7 +52,7 @@ class Http:
             time.sleep(0.2)
 
     @contextmanager
-    def stream(self, path: str) -> Iterator[httpx.Response]:
+    def stream(self, path: str) -> Generator[httpx.Response]:
         """An answer that comes bit by bit."""
         timeout = httpx.Timeout(60.0, connect=10.0)
         with self._reaching(), self.client.stream("GET", path, timeout=timeout) as response:
@@ -59,7 +62,7 @@ class Http:
             yield response
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _reaching(self) -> Generator[None]:
         try:
             yield
         except httpx.InvalidURL as error:

@@ -46,7 +46,7 @@ class Record:
     results: Mapping[str, ConstantData]
     edits: Edits = NO_EDITS
     seeds: tuple[int, ...] = ()
-    work: dict[str, int | float] = field(default_factory=dict)
+    work: dict[str, int | float] = field(default_factory=dict[str, int | float])
     started: float = 0.0
     seconds: float = 0.0
 

@@ -17,25 +17,33 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from weft.errors import ModelError, ServiceError
+from weft.errors import ModelError, RefusedError, ServiceError
 from weft.serve.settings import ModelSpec, Settings, refuse_open_bind
 
 HOST, PORT = "127.0.0.1", 7787
 
 
 def run(
-    models: Sequence[str | ModelSpec], host: str = HOST, port: int = PORT, folder: str | Path | None = None,
-    *, sock: socket.socket | None = None, alive: int | None = None, **settings: Any,
-) -> None:  # fmt: skip
+    models: Sequence[str | ModelSpec],
+    host: str = HOST,
+    port: int = PORT,
+    folder: str | Path | None = None,
+    *,
+    announce: Callable[[str], object] = str,
+    sock: socket.socket | None = None,
+    alive: int | None = None,
+    **settings: Any,
+) -> None:
     """Serve `models` until interrupted. `settings` are the other fields of Settings.
 
-    `sock` is a socket that listens already; `alive` a pipe whose end means that this server's parent is gone.
+    `announce` is told the URL as soon as the port is ours. `sock` is a socket that listens already; `alive` a pipe
+    whose end means that this server's parent is gone.
     """
     refuse_open_bind(host)
     import uvicorn
@@ -49,7 +57,10 @@ def run(
     server = uvicorn.Server(config)
     if alive is not None:
         threading.Thread(target=_watch, args=(alive, server), daemon=True).start()
-    server.run(sockets=None if sock is None else [sock])
+    with sock or listen(host, port) as listening:
+        name = f"[{host}]" if ":" in host else host
+        announce(f"http://{name}:{listening.getsockname()[1]}")
+        server.run(sockets=[listening])
 
 
 @contextmanager
@@ -119,6 +130,15 @@ def spec_of(model: str | ModelSpec) -> ModelSpec:
 def folder_of(folder: str | Path | None) -> Path:
     """Where a server keeps its jobs and records, when it is told nothing."""
     return (Path(folder) if folder else Path.home() / ".weft" / "server").absolute()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; RefusedError if something else does already."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        text = f"weft cannot serve on {host}:{port} ({error.strerror}); give another port, or 0 for any free one"
+        raise RefusedError(text, host=host, port=port) from None
 
 
 def _watch(alive: int, server: Any) -> None:

@@ -59,7 +59,8 @@ class Problem(BaseModel):
 
 
 def status_of(error: WeftError) -> int:
-    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+    own = error.details.get("status") if isinstance(error, ServiceError) else None
+    return own if isinstance(own, int) else next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
 def answer(error: WeftError, status: int | None = None) -> JSONResponse:

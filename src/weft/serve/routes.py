@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -18,6 +19,7 @@ from weft.serve.board import News
 from weft.serve.host import Host, Shared
 from weft.serve.jobs import FINAL, JobRow
 from weft.serve.problems import Problem
+from weft.serve.settings import is_loopback
 from weft.serve.submit import Desk, too_large
 
 PIECE = 1 << 20
@@ -96,7 +98,16 @@ def service(request: Request) -> Service:
 
 
 def caller(request: Request) -> str | None:
-    """Who asks. There are no keys yet, only loopback: everybody is the machine's owner (None)."""
+    """Who asks. There are no keys yet, only loopback: everybody is the machine's owner (None).
+
+    But for web pages: one that the owner happens to visit can send requests here too, under a name of its own.
+    """
+    for header in ("host", "origin"):
+        given = request.headers.get(header, "")
+        host = urlsplit(given if "//" in given else f"//{given}").hostname
+        if given and not is_loopback(host or ""):
+            text = f"this server answers its own machine only, not the {header} {given!r}; use http://127.0.0.1:PORT"
+            raise RefusedError(text, status=403)
     return None
 
 

@@ -53,16 +53,20 @@ class Settings:
         return self.database or f"sqlite:///{self.folder / 'weft.sqlite'}"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine, seen from itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def refuse_open_bind(host: str) -> None:
     """RefusedError unless `host` is this machine alone: there are no keys to keep anybody else out."""
     # A later issue brings keys; a bind to other addresses is then allowed as soon as there is one.
-    if host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not is_loopback(host):
         raise RefusedError(
             f"weft does not serve on {host!r}: anybody who can reach that address could use your models, and this "
             "version has no keys to keep them out. Serve on 127.0.0.1 and reach it through a tunnel, e.g. "

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from weft.errors import LimitError
+from starlette.requests import ClientDisconnect
+
+from weft.errors import FormatError, LimitError
 from weft.serve.gate import Gate
 from weft.serve.host import Host, Shared
 from weft.serve.jobs import JobRow
@@ -63,13 +65,16 @@ class Desk:
 async def receive(body: AsyncIterator[bytes], path: Path, limit: int) -> None:
     """Write a body to a file as it comes; LimitError as soon as it is larger than `limit`."""
     size = 0
-    with path.open("wb") as file:
-        async for chunk in body:
-            size += len(chunk)
-            if size > limit:
-                await _drain(body)
-                raise too_large(size, limit)
-            file.write(chunk)
+    try:
+        with path.open("wb") as file:
+            async for chunk in body:
+                size += len(chunk)
+                if size > limit:
+                    await _drain(body)
+                    raise too_large(size, limit)
+                file.write(chunk)
+    except ClientDisconnect:
+        raise FormatError(f"the connection ended after {size:,} bytes of the experiment; send it again") from None
 
 
 def too_large(size: int, limit: int) -> LimitError:
