@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-
 _SIZES = {
     "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "hidden_size": 16,
     "intermediate_size": 22, "vocab_size": 19, "max_position_embeddings": 24, "tie_word_embeddings": False,

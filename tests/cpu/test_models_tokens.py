@@ -77,6 +77,12 @@ def test_single_tokens(words):
         words.single(" cat sat")
 
 
+def test_a_piece_of_text_has_no_bos(words):
+    assert words.ids(" cat sat") == [3, 4]
+    with pytest.raises(TokenError, match="gives no tokens"):
+        words.ids("")
+
+
 def test_ids_are_taken_as_they_are(words):
     given = torch.tensor([[1, 1, 2]])
     assert torch.equal(words.encode(given).ids, given)

@@ -116,11 +116,10 @@ class Tokens:
 
     def ids(self, text: str) -> list[int]:
         """The tokens of a text that stands in the middle of another: no BOS, no EOS."""
-        return self._row(text, 0, False)
-
-    def ids(self, text: str) -> list[int]:
-        """The tokens of a piece of text by itself, without a BOS or other tokens that open a prompt."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        found = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if not found:
+            raise TokenError(f"{text!r} gives no tokens; give at least one")
+        return found
 
     def decode(self, ids: torch.Tensor | Sequence[int], skip_special: bool = False) -> str:
         """The text of one row of tokens."""
