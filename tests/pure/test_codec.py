@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 import time
@@ -148,15 +149,26 @@ def nodes(count: int, one: str = '{"name":"x","node":"param"}') -> bytes:
     return with_program(b'{"nodes":[' + b",".join([one.encode()] * count) + b'],"schema":1}')
 
 
+def const(digest: str) -> str:
+    return f'{{"digest":"{digest}","node":"const"}}'
+
+
 def lying_bool() -> bytes:
     kind = TensorType("bool", (2,))
     digest = digest_of(kind, b"\0\7")
-    program = f'{{"nodes":[{{"digest":"{digest}","node":"const"}}],"schema":1}}'.encode()
+    program = f'{{"nodes":[{const(digest)}],"schema":1}}'.encode()
     tensors = {digest: (kind, b"\0\7"), "program": (TensorType("uint8", (len(program),)), program)}
     return pack(tensors, {"schema": "1"})
 
 
-F32 = '"dtype":"F32","shape":'
+def entry(shape: str, offsets: str, name: str = "a", dtype: str = "F32") -> str:
+    return f'"{name}":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[{offsets}]}}'
+
+
+def table(*entries: str, body: bytes = b"") -> bytes:
+    return headed("{" + ",".join(entries) + "}", body)
+
+
 HOSTILE: dict[str, tuple[Callable[[], bytes], type[WeftError], str]] = {
     "empty": (lambda: b"", FormatError, "no safetensors file"),
     "truncated header": (lambda: encode(small())[:40], FormatError, "cut short"),
@@ -170,22 +182,17 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], type[WeftError], str]] = {
     "header not UTF-8": (lambda: (2).to_bytes(8, "little") + b"\xff\xfe", FormatError, "is not JSON"),
     "unfinished string": (lambda: headed('"' + '\\"' * 4_000_000), FormatError, "is not JSON"),
     "many unfinished strings": (lambda: headed('"\\' * 4_000_000), FormatError, "is not JSON"),
-    "duplicate tensor": (
-        lambda: headed('{"a":{%s[0],"data_offsets":[0,0]},"a":{%s[0],"data_offsets":[0,0]}}' % (F32, F32)),
-        FormatError, "'a' is given twice"),
-    "size that overflows": (
-        lambda: headed('{"a":{%s[1073741824,1073741824],"data_offsets":[0,0]}}' % F32), FormatError, "4,611,686,018"),
-    "huge whole number": (lambda: headed('{"a":{%s[%s],"data_offsets":[0,0]}}' % (F32, "9" * 5000)), FormatError, "JSON"),
-    "negative size": (lambda: headed('{"a":{%s[-1],"data_offsets":[0,0]}}' % F32), FormatError, "whole numbers"),
-    "size that is true": (lambda: headed('{"a":{%s[true],"data_offsets":[0,4]}}' % F32, b"1234"), FormatError, "whole numbers"),
-    "size 1.0": (lambda: headed('{"a":{%s[1.0],"data_offsets":[0,4]}}' % F32, b"1234"), FormatError, "whole numbers"),
-    "dtype lie": (lambda: headed('{"a":{%s[2],"data_offsets":[0,4]}}' % F32, b"1234"), FormatError, "takes 8 bytes"),
-    "unknown dtype": (lambda: headed('{"a":{"dtype":"C64","shape":[],"data_offsets":[0,8]}}'), FormatError, "'C64' is not one"),
-    "hole": (lambda: headed('{"a":{%s[1],"data_offsets":[4,8]}}' % F32, b"12345678"), FormatError, "begins at byte 4"),
-    "overlap": (
-        lambda: headed('{"a":{%s[1],"data_offsets":[0,4]},"b":{%s[1],"data_offsets":[0,4]}}' % (F32, F32), b"1234"),
-        FormatError, "4 was expected"),
-    "extra field": (lambda: headed('{"a":{%s[1],"data_offsets":[0,4],"x":1}}' % F32, b"1234"), FormatError, "exactly the fields"),
+    "duplicate tensor": (lambda: table(entry("0", "0,0"), entry("0", "0,0")), FormatError, "'a' is given twice"),
+    "size that overflows": (lambda: table(entry("1073741824,1073741824", "0,0")), FormatError, "4,611,686,018"),
+    "huge whole number": (lambda: table(entry("9" * 5000, "0,0")), FormatError, "JSON"),
+    "negative size": (lambda: table(entry("-1", "0,0")), FormatError, "whole numbers"),
+    "size that is true": (lambda: table(entry("true", "0,4"), body=b"1234"), FormatError, "whole numbers"),
+    "size 1.0": (lambda: table(entry("1.0", "0,4"), body=b"1234"), FormatError, "whole numbers"),
+    "dtype lie": (lambda: table(entry("2", "0,4"), body=b"1234"), FormatError, "takes 8 bytes"),
+    "unknown dtype": (lambda: table(entry("", "0,8", dtype="C64")), FormatError, "'C64' is not one"),
+    "hole": (lambda: table(entry("1", "4,8"), body=b"12345678"), FormatError, "begins at byte 4"),
+    "overlap": (lambda: table(entry("1", "0,4"), entry("1", "0,4", "b"), body=b"1234"), FormatError, "4 was expected"),
+    "extra field": (lambda: table('"a":{"dtype":"U8","shape":[],"x":1}'), FormatError, "exactly the fields"),
     "no program": (lambda: pack({}, {"schema": "1"}), FormatError, "it is no experiment"),
     "another schema": (lambda: pack({}, {"schema": "2"}), FormatError, "must be schema = 1"),
     "more metadata": (lambda: pack({}, {"schema": "1", "user": "me"}), FormatError, "also 'user'"),
@@ -218,8 +225,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], type[WeftError], str]] = {
     "five million objects": (lambda: with_program(b"[" + b"{}," * 5_000_000 + b"{}]"), FormatError, "JSON objects"),
     "program of 17 MiB": (lambda: with_program(b" " * (17 << 20)), LimitError, "bytes of program"),
     "program is a number": (lambda: with_program(b"1"), FormatError, "must be an object"),
-    "constant not there": (lambda: nodes(1, '{"digest":"%s","node":"const"}' % ("0" * 64)), FormatError, "not among the tensors"),
-    "digest with a path": (lambda: nodes(1, '{"digest":"../../etc/passwd","node":"const"}'), FormatError, "64 hex digits"),
+    "constant not there": (lambda: nodes(1, const("0" * 64)), FormatError, "not among the tensors"),
+    "digest with a path": (lambda: nodes(1, const("../../etc/passwd")), FormatError, "64 hex digits"),
     "constant nobody uses": (lambda: nodes(1), FormatError, "used by no node"),
 }  # fmt: skip
 
@@ -248,10 +255,8 @@ def test_a_damaged_file_is_refused_or_still_an_experiment(data: st.DataObject) -
     whole = bytearray(encode(small()))
     for _ in range(data.draw(st.integers(1, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(FormatError, LimitError):
         assert isinstance(decode(bytes(whole)), n.Experiment)
-    except (FormatError, LimitError):
-        pass
 
 
 def test_limits_are_the_callers() -> None:

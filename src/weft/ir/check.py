@@ -116,14 +116,11 @@ class _Checker:
 
     def check_gradients(self) -> None:
         """The gradients' completeness, once the whole program is known to be causal."""
-        checker: Gradients | None = None
-        for index, node in enumerate(self.nodes):
-            if isinstance(node, Grad):
-                checker = checker or Gradients(Dependencies(self.nodes, self.order_of), self.types, self.limits)
-                try:
-                    checker.check(node)
-                except WeftError as error:
-                    raise _located(error, index, node, self.experiment) from None
+        if any(isinstance(node, Grad) for node in self.nodes):
+            graph = Dependencies(self.nodes, self.order_of)
+            Gradients(graph, self.types, self.limits).check_all(
+                lambda error, index: _located(error, index, self.nodes[index], self.experiment)
+            )
 
     def order_of(self, run: int, site: Site) -> int | None:
         return order_by(self.runs[run].card)(run, site)

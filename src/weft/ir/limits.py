@@ -30,7 +30,7 @@ class Limits:
     layer_tokens: int = 10**9
     max_new_tokens: int = 4096
     name_length: int = 200
-    gradient_visits: int = 2_000_000
+    gradient_visits: int = 1_000_000
 
 
 WORDS: dict[str, str] = {

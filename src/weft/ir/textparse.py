@@ -189,7 +189,7 @@ class Parser:
         if token.kind == "string":
             return self.quoted()
         if token.kind == "number":
-            if _WHOLE.fullmatch(token.text):
+            if token.text.removeprefix("-").isdecimal():
                 return self.whole()
             self.next += 1
             return float(token.text)
