@@ -171,6 +171,8 @@ def _view_strides(view: View, shape: Shape, numel: int) -> Shape | None:
 
 def _expand(view: View, size: Shape, implicit: bool = False) -> View:
     shape = expanded(view.sizes, tuple(size))
+    if not view.sizes:
+        return View(view.offset, shape, (0,) * len(shape))
     lead, out = len(shape) - len(view.sizes), [0] * len(shape)
     for at in range(len(shape) - 1, -1, -1):
         old = view.sizes[at - lead] if at >= lead else 1
@@ -324,8 +326,8 @@ def box(shape: Shape, layout: Shape, view: View) -> Box | None:
     dimension goes on in the next (merged dimensions); several may share one root dimension if together they leave no
     gaps. Nothing may carry over from one root dimension into the next otherwise, so that dimensions stay independent.
     """
-    if 0 in view.sizes:
-        return tuple(Span(0, 0) for _ in shape)
+    if 0 in view.sizes:  # nothing at all, which a root without dimensions cannot say
+        return tuple(Span(0, 0) for _ in shape) or None
     root = strides(shape, layout)
     start = [view.offset // root[at] % shape[at] for at in range(len(shape))]
     ascending = sorted((at for at in range(len(shape)) if shape[at] > 1), key=lambda at: root[at])
