@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import httpx
@@ -98,3 +99,24 @@ def test_a_port_that_is_taken_is_refused_with_the_way_out(url, tmp_path):
     port = int(url.rsplit(":", 1)[1])
     with pytest.raises(RefusedError, match="give another port"):
         run([fake(tmp_path)], port=port, folder=tmp_path)
+
+
+def test_a_terminal_sees_how_far_it_is(monkeypatch):
+    from weft.client.progress import Bar
+
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Bar() as bar:
+        bar.show("running", 0.5, "layer 6")
+    assert "running: layer 6" in terminal.getvalue() and "50%" in terminal.getvalue()
+
+
+def test_a_file_is_spared_the_progress_bar(monkeypatch):
+    from weft.client.progress import Bar
+
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stderr", log)
+    with Bar() as bar:
+        bar.show("running", 0.5, "layer 6")
+    assert log.getvalue() == ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import signal
 from functools import lru_cache
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--limits", default="{}", help="JSON")
     parser.add_argument("--memory", type=int, required=True, help="bytes of address space")
     given = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the server decides what it means
     resource.setrlimit(resource.RLIMIT_AS, (given.memory, given.memory))
     limits, channel = Limits(**json.loads(given.limits)), Channel.inherited(given.fd)
     while (message := channel.receive()) is not None:

@@ -183,6 +183,8 @@ class Host:
 
     async def _stop(self, child: Child, job: str) -> None:
         """Pass on the wish to cancel; a worker that does not come back in time is killed, and only then."""
+        if not self._is(job):
+            await cancel_waiting(self.shared, job)  # its worker died between the wish and now, and it waits again
         if not self._is(job) or job in self._cancelling:
             return
         self._cancelling.add(job)
@@ -242,6 +244,17 @@ class Host:
 
     def _spool(self, job: JobRow) -> Path:
         return self.shared.settings.folder / "spool" / f"{job.id}.safetensors"
+
+
+async def cancel_waiting(shared: Shared, job: str) -> bool:
+    """Cancel a job that no worker has yet; False if one has, or if it has ended."""
+    if not await asyncio.to_thread(shared.jobs.cancel_queued, job):
+        return False
+    row = await asyncio.to_thread(shared.jobs.get, job)
+    shared.board.post(job, state="cancelled", stage="")
+    shared.metrics.ended.labels(row.model, "cancelled").inc()
+    await asyncio.to_thread(shared.store.delete, row.body)
+    return True
 
 
 def _ended(status: int) -> str:

@@ -16,7 +16,7 @@ from weft.errors import JobCancelledError, NotFoundError, RefusedError, ServiceE
 from weft.record import tensors
 from weft.record.format import results_of
 from weft.serve.board import News
-from weft.serve.host import Host, Shared
+from weft.serve.host import Host, Shared, cancel_waiting
 from weft.serve.jobs import FINAL, JobRow
 from weft.serve.problems import Problem
 from weft.serve.settings import is_loopback
@@ -217,12 +217,8 @@ async def record(job: str, svc: Svc, _: Caller) -> Response:
 @router.delete("/v1/experiments/{job}", status_code=202, response_model=JobOut)
 async def cancel(job: str, svc: Svc, _: Caller) -> JobOut:
     """Cancel a job, waiting or running. One that has ended stays as it is: 409."""
-    if await asyncio.to_thread(svc.shared.jobs.cancel_queued, job):
-        row = await svc.job(job)
-        svc.shared.board.post(job, state="cancelled", stage="")
-        svc.shared.metrics.ended.labels(row.model, "cancelled").inc()
-        await asyncio.to_thread(svc.shared.store.delete, row.body)
-        return svc.out(row)
+    if await cancel_waiting(svc.shared, job):
+        return svc.out(await svc.job(job))
     row = await svc.job(job)
     if row.state in FINAL:
         raise RefusedError(f"job {job} is {row.state} already; there is nothing to cancel", job=job, state=row.state)
