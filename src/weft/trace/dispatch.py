@@ -54,6 +54,11 @@ def on_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     if whole is not None:
         with _no_function():
             return _pure(whole, args, kwargs)
+    return _taken_apart(func, args, kwargs)
+
+
+def _taken_apart(func: Any, args: Any, kwargs: Any) -> Any:
+    """The call itself, with autograd off and the user's grad mode remembered; what it comes down to is dispatched."""
     outer, enabled = getattr(_local, "enabled", None), _is_grad_enabled()
     if outer is None:
         _local.enabled = enabled
@@ -612,7 +617,16 @@ def _autograd_backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
         x.backward()
 
 
+def _matmul(a: Any, b: Any, **kwargs: Any) -> Any:
+    """A vector times a matrix: PyTorch takes the result's extra dimension away in place, which a view does here."""
+    if kwargs or a.dim() != 1 or b.dim() != 2:
+        return _taken_apart(torch.matmul, (a, b), kwargs)
+    return _taken_apart(torch.matmul, (a.unsqueeze(0), b), {}).squeeze(0)
+
+
 _FUNCTIONS: dict[Any, Any] = {
+    torch.matmul: _matmul,
+    torch.Tensor.matmul: _matmul,
     torch.autograd.grad: _autograd_grad,
     torch.autograd.backward: _autograd_backward,
 }

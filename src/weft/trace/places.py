@@ -22,14 +22,15 @@ class Places:
     batch: int
     pos: int
 
-    def at(self, place: int | str, occurrence: int | None = None, end: str = "last") -> torch.Tensor:
+    def at(self, place: int | str | list[str], occurrence: int | None = None, end: str = "last") -> torch.Tensor:
         """One index per row, LongTensor [batch]: of a position, or of a text's last (or `end="first"`) token.
 
-        `run.at(-1)` is every row's last token, `run.at(0)` its first real one; `run.at(" Rome")` where that text stands.
+        `run.at(-1)` is every row's last token, `run.at(0)` its first real one; `run.at(" Rome")` where that text stands,
+        `run.at([" Rome", " Paris"])` where each row's own text does.
         `occurrence` counts from 0 (or from the end, if negative); left out, the text may stand only once.
         PositionError names the row in which it is missing, or stands more than once.
         """
-        if isinstance(place, str):
+        if isinstance(place, str | list | tuple):
             if end not in ("first", "last"):
                 raise PositionError(f'end must be "first" or "last", not {end!r}', where=where())
             spans = self.find(place, occurrence)
@@ -40,19 +41,23 @@ class Places:
                 raise PositionError(f"at({place}): row {row} has {length} tokens", where=where())
         return torch.full((self.batch,), self.pos + place) if place < 0 else self.start + place
 
-    def find(self, text: str, occurrence: int | None = None) -> torch.Tensor:
-        """The first and last token of `text` in each row, LongTensor [batch, 2]."""
+    def find(self, text: str | list[str], occurrence: int | None = None) -> torch.Tensor:
+        """The first and last token of `text` (one for all rows, or one a row) in each row, LongTensor [batch, 2]."""
         tokenizer = self.session.model.tokens
         if tokenizer is None or self.tokens is None:
             raise TokenError("this model has no tokenizer, so text cannot be found; use positions", where=where())
-        spans = []
-        for row in range(self.batch):
-            first = int(self.start[row])
-            try:
-                low, high = tokenizer.find(self.tokens[row, first:].tolist(), text, occurrence)
-            except (PositionError, TokenError) as error:
-                raise type(error)(f"row {row}: {error.message}", where=where()) from None
-            spans.append((first + low, first + high))
+        texts = [text] * self.batch if isinstance(text, str) else list(text)
+        if len(texts) != self.batch:
+            raise PositionError(
+                f"{len(texts)} texts for {self.batch} rows; give one a row, or one for all", where=where()
+            )
+        try:
+            spans = [
+                tokenizer.find(self.tokens[row], each, occurrence, row, int(self.start[row]))
+                for row, each in enumerate(texts)
+            ]
+        except (PositionError, TokenError) as error:
+            raise error.at(where()) from None
         return torch.tensor(spans, dtype=torch.long)
 
 
