@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +52,23 @@ def test_no_server_says_so() -> None:
 def test_a_benchmark_that_is_not_there_is_named_with_those_that_are() -> None:
     done = weft("bench", "nothing")
     assert done.returncode == 1 and "no benchmark is called 'nothing'" in done.stderr
+
+
+def test_serve_says_where_and_ends_when_interrupted(tmp_path: Path) -> None:
+    command = [WEFT, "serve", "planted=induction", "--port", "0", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = re.search(r"serving planted at (http://127\.0\.0\.1:\d+)", server.stdout.readline())[1]
+            assert [model["name"] for model in json.loads(weft("models", "--url", url, "--json").stdout)] == ["planted"]
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 130  # what a shell expects of an interrupted command
+
+
+def test_an_address_that_others_can_reach_is_refused() -> None:
+    done = weft("serve", "induction", "--host", "0.0.0.0")
+    assert done.returncode == 1 and "weft does not serve on '0.0.0.0'" in done.stderr
 
 
 def test_the_demo_finds_the_planted_head(tmp_path: Path) -> None:

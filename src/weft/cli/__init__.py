@@ -59,7 +59,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to serve on; this version serves this machine alone.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to serve on.")] = 7787,
+    port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.")] = 7787,
     folder: Annotated[
         Path | None, typer.Option(help="Where jobs and records are kept; ~/.weft/server if not given.")
     ] = None,

@@ -12,8 +12,12 @@ def serve_models(models: Sequence[str], *, host: str, port: int, folder: Path | 
     from weft import serve
 
     specs = [serve.ModelSpec(name, source) for name, _, source in (model.partition("=") for model in models)]
-    print(f"serving {', '.join(spec.name for spec in specs)} at http://{host}:{port} (interrupt to end)", flush=True)
-    serve.run(specs, host=host, port=port, folder=folder)
+    names = ", ".join(spec.name for spec in specs)
+
+    def announce(url: str) -> None:
+        print(f"serving {names} at {url} (interrupt to end)", flush=True)
+
+    serve.run(specs, host=host, port=port, folder=folder, announce=announce)
 
 
 def list_models(url: str, as_json: bool) -> None:
