@@ -10,7 +10,7 @@ beside it (`encode_locations`): they are no part of what an experiment is.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from weft.errors import FormatError, Location, WeftError
 from weft.ir import strictjson
@@ -81,13 +81,13 @@ def _program(program: bytes, constants: dict[str, BytesConstant], limits: Limits
     if program.count(b'"node":') > limits.nodes:
         hold(limits, "nodes", program.count(b'"node":'))
     data = strictjson.parse(program, what="the program", depth=limits.depth, objects=limits.nodes + 1, arrays=arrays)
-    if type(data) is not dict or cast("dict[str, Any]", data).keys() != {"nodes", "schema"}:
+    if not strictjson.is_object(data) or data.keys() != {"nodes", "schema"}:
         raise FormatError("the program must be an object with exactly the fields nodes and schema")
     listed = data["nodes"]
-    if type(data["schema"]) is not int or data["schema"] != SCHEMA or type(listed) is not list:
+    if type(data["schema"]) is not int or data["schema"] != SCHEMA or not strictjson.is_list(listed):
         raise FormatError(f"the program must have schema {SCHEMA} and a list of nodes")
-    nodes = tuple(_node(index, each, constants) for index, each in enumerate(cast("list[Any]", listed)))
-    if strictjson.dump(cast("object", data)) != program:
+    nodes = tuple(_node(index, each, constants) for index, each in enumerate(listed))
+    if strictjson.dump(data) != program:
         raise FormatError("the program is not canonical JSON: keys sorted, no spaces, each number in its shortest form")
     unused = constants.keys() - {node.data.digest() for node in nodes if isinstance(node, Const)}
     if unused:
@@ -99,7 +99,7 @@ def _node(index: int, data: Any, constants: dict[str, BytesConstant]) -> Node:
     try:
         return decode_node(data, constants)
     except WeftError as error:
-        kind = cast("dict[str, Any]", data).get("node") if isinstance(data, dict) else None
+        kind = data.get("node") if strictjson.is_object(data) else None
         shown = f" ({kind})" if kind in KIND_OF.values() else ""
         raise FormatError(f"node {index}{shown}: {error.message}", node=index) from None
 
@@ -118,10 +118,10 @@ def decode_locations(data: bytes, limits: Limits = DEFAULT) -> tuple[Location | 
     """The lines that `encode_locations` wrote."""
     hold(limits, "program_bytes", len(data))
     found = strictjson.parse(data, what="the lines' file", depth=3, objects=1, arrays=limits.nodes + 2)
-    if not isinstance(found, dict) or cast("dict[str, Any]", found).keys() != {"files", "nodes"}:
+    if not strictjson.is_object(found) or found.keys() != {"files", "nodes"}:
         raise FormatError("the user's lines must be an object with exactly the fields files and nodes")
     files, rows = found["files"], found["nodes"]
-    if not isinstance(files, list) or not isinstance(rows, list) or not all(isinstance(f, str) for f in files):
+    if not strictjson.is_list(files) or not strictjson.is_list(rows) or not all(isinstance(f, str) for f in files):
         raise FormatError("the user's lines must have a list of file names and a list of lines")
     return tuple(_location(each, files) for each in rows)
 

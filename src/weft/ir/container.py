@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from weft.errors import FormatError
 from weft.ir.limits import Limits, hold
-from weft.ir.strictjson import parse
+from weft.ir.strictjson import is_list, is_object, parse
 from weft.ir.types import DTYPES, FROM_SAFETENSORS, TensorType
 
 
@@ -51,7 +51,7 @@ def unpack(data: bytes, limits: Limits, *, tensors: int | None = None) -> Conten
         raise FormatError(f"the file is cut short: its header has {length:,} bytes, but {len(data) - 8:,} are there")
     most = (limits.nodes if tensors is None else tensors) + 1
     header = parse(data[8 : 8 + length], what="the file's header", depth=3, objects=most + 2, arrays=2 * most)
-    if not isinstance(header, dict):
+    if not is_object(header):
         raise FormatError("the file's header is no JSON object")
     metadata = _metadata(header.pop("__metadata__", {}))
     body = memoryview(data)[8 + length :]
@@ -61,7 +61,7 @@ def unpack(data: bytes, limits: Limits, *, tensors: int | None = None) -> Conten
 
 
 def _metadata(found: Any) -> dict[str, str]:
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    if not is_object(found) or not all(isinstance(value, str) for value in found.values()):
         raise FormatError("the header's __metadata__ must be an object of strings")
     return found
 
@@ -69,7 +69,7 @@ def _metadata(found: Any) -> dict[str, str]:
 def _entry(name: str, entry: Any) -> tuple[TensorType, int, int]:
     """One tensor's type and place, each field of exactly the kind it must be, and the sizes in agreement."""
     label = f"tensor {name[:80]!r} of the header"
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+    if not is_object(entry) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{label} must have exactly the fields dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in FROM_SAFETENSORS:
@@ -85,7 +85,7 @@ def _entry(name: str, entry: Any) -> tuple[TensorType, int, int]:
 
 
 def _sizes(found: Any) -> bool:
-    return isinstance(found, list) and all(type(size) is int and 0 <= size <= 1 << 62 for size in found)
+    return is_list(found) and all(type(size) is int and 0 <= size <= 1 << 62 for size in found)
 
 
 def _covers(entries: dict[str, tuple[TensorType, int, int]], length: int) -> None:

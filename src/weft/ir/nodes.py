@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from weft.errors import Location
 from weft.ir.types import TensorType
@@ -69,7 +69,7 @@ class ViewStep(NamedTuple):
     """One view in a chain, e.g. `ViewStep("select.int", (1, -1))`: the view op's arguments after the tensor itself."""
 
     op: str
-    args: tuple  # of int, None or tuple of int
+    args: tuple[Any, ...]  # of int, None or tuple of int
 
 
 class ConstantData(Protocol):
@@ -127,7 +127,7 @@ class Op:
     """
 
     name: str
-    args: tuple
+    args: tuple[Any, ...]
     nograd: bool = False
 
 
@@ -218,7 +218,7 @@ def arg_refs(arg: object) -> Iterator[Ref]:
     if isinstance(arg, Ref):
         yield arg
     elif isinstance(arg, tuple):
-        for item in arg:
+        for item in cast("tuple[object, ...]", arg):
             yield from arg_refs(item)
 
 

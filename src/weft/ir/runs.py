@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any, cast
 
 from weft.errors import BoundsError, DtypeError, LimitError, ProgramError, ShapeError, SiteError
 from weft.ir.card import Card, SiteSpec
@@ -157,8 +158,7 @@ def _options(options: dict[str, object], card: Card, limits: Limits) -> int:
     if options.get("temperature") and options.get("seed") is None:
         raise ProgramError("sampling (temperature above 0) needs a seed: the same experiment gives the same tokens")
     stops, vocab = options.get("stop") or (), card.sizes.get("d_vocab", 1 << 62)
-    assert isinstance(stops, tuple)
-    for token in (token for stop in stops for token in stop):
+    for token in (token for stop in cast("tuple[tuple[int, ...], ...]", stops) for token in stop):
         if not 0 <= token < vocab:
             raise BoundsError(f"stop holds token {token}; token ids go from 0 to {vocab - 1}")
     count = options["max_new_tokens"]
@@ -167,20 +167,27 @@ def _options(options: dict[str, object], card: Card, limits: Limits) -> int:
     return count
 
 
-def _number(value: object) -> bool:
+def _number(value: Any) -> bool:
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
-def _stops(value: object) -> bool:
-    return type(value) is tuple and all(
-        type(stop) is tuple and stop and all(type(token) is int for token in stop) for stop in value
-    )
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return cast("tuple[Any, ...]", value) if type(value) is tuple else ()
 
 
-_OPTIONS = {
-    "max_new_tokens": (lambda v: type(v) is int and v >= 1, "a whole number of at least 1"),
+def _stops(value: Any) -> bool:
+    whole = all(_tuple(stop) and all(type(token) is int for token in _tuple(stop)) for stop in _tuple(value))
+    return type(value) is tuple and whole
+
+
+def _whole(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_new_tokens": (lambda v: _whole(v, 1), "a whole number of at least 1"),
     "temperature": (lambda v: _number(v) and v >= 0, "a number of at least 0"),
     "top_p": (lambda v: v is None or (_number(v) and 0 < v <= 1), "above 0 and at most 1"),
-    "seed": (lambda v: v is None or (type(v) is int and v >= 0), "a whole number of at least 0"),
+    "seed": (lambda v: v is None or _whole(v, 0), "a whole number of at least 0"),
     "stop": (lambda v: v is None or _stops(v), "a tuple of tuples of token ids"),
 }

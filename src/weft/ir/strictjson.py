@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import accumulate
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from weft.errors import FormatError
 
@@ -17,6 +17,14 @@ from weft.errors import FormatError
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEP = [1 if byte in b"[{" else -1 for byte in range(256)]
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    return type(value) is list
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    return type(value) is dict
 
 
 def dump(value: object) -> bytes:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from weft.errors import ProgramError
 from weft.ir import nodes as n
@@ -125,7 +126,7 @@ def arg_text(arg: object) -> str:
     if isinstance(arg, Ref):
         return ref_text(arg)
     if isinstance(arg, tuple):
-        return "[" + ", ".join(map(arg_text, arg)) + "]"
+        return "[" + ", ".join(map(arg_text, cast("tuple[object, ...]", arg))) + "]"
     if isinstance(arg, n.Dtype):
         return arg.name if arg.name in DTYPES else _unknown(arg)
     if arg is None or isinstance(arg, bool):

@@ -17,10 +17,11 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, TypeGuard, cast
 
 from weft.errors import FormatError, ProgramError
 from weft.ir import nodes as n
+from weft.ir.strictjson import is_list, is_object
 from weft.ir.types import DTYPES
 
 WHOLE = 1 << 63
@@ -39,6 +40,10 @@ class Codec(NamedTuple):
 
 def wrong(given: object, expected: str) -> NoReturn:
     raise FormatError(f"expected {expected}, got {repr(given)[:80] if _small(given) else type(given).__name__}")
+
+
+def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
+    return type(value) is tuple
 
 
 def _small(given: object) -> bool:
@@ -68,17 +73,28 @@ def text(value: Any) -> str:
 
 
 def maybe(codec: Codec) -> Codec:
-    encode, decode = codec
-    return Codec(lambda v: None if v is None else encode(v), lambda v: None if v is None else decode(v))
+    """What `codec` takes, or None."""
+
+    def either(convert: Encode) -> Encode:
+        def optional(value: Any) -> Any:
+            return None if value is None else convert(value)
+
+        return optional
+
+    return Codec(either(codec.encode), either(codec.decode))
 
 
 def many(codec: Codec) -> Codec:
     """A tuple of any number of them."""
-    encode, decode = codec
-    return Codec(
-        lambda v: [encode(each) for each in v] if type(v) is tuple else wrong(v, "a tuple"),
-        lambda v: tuple([decode(each) for each in v]) if type(v) is list else wrong(v, "a list"),
-    )
+    each_out, each_in = codec
+
+    def encode(value: Any) -> list[Any]:
+        return [each_out(item) for item in value] if is_tuple(value) else wrong(value, "a tuple")
+
+    def decode(value: Any) -> tuple[Any, ...]:
+        return tuple([each_in(item) for item in value]) if is_list(value) else wrong(value, "a list")
+
+    return Codec(encode, decode)
 
 
 def row(make: Callable[..., Any], *codecs: Codec) -> Codec:
@@ -87,14 +103,15 @@ def row(make: Callable[..., Any], *codecs: Codec) -> Codec:
     encodes, decodes = [codec.encode for codec in codecs], [codec.decode for codec in codecs]
 
     def encode(value: Any) -> list[Any]:
-        if not isinstance(value, tuple) or len(cast("tuple[Any, ...]", value)) != size:
-            wrong(value, f"a tuple of {size}")
-        return [each(item) for each, item in zip(encodes, cast("tuple[Any, ...]", value), strict=True)]
+        items = cast("tuple[Any, ...]", value) if isinstance(value, tuple) else ()
+        if len(items) != size:
+            wrong(items or cast("object", value), f"a tuple of {size}")
+        return [each(item) for each, item in zip(encodes, items, strict=True)]
 
     def decode(value: Any) -> Any:
-        if type(value) is not list or len(cast("list[Any]", value)) != size:
+        if not is_list(value) or len(value) != size:
             wrong(value, f"a list of {size}")
-        return make(*[each(item) for each, item in zip(decodes, cast("list[Any]", value), strict=True)])
+        return make(*[each(item) for each, item in zip(decodes, value, strict=True)])
 
     return Codec(encode, decode)
 
@@ -104,14 +121,14 @@ def _encode_ref(value: Any) -> list[int]:
 
 
 def _decode_ref(value: Any) -> n.Ref:
-    if type(value) is list and len(cast("list[Any]", value)) == 2:
+    if is_list(value) and len(value) == 2:
         return n.Ref(count(value[0]), count(value[1]))
     wrong(value, "an operand [node, out]")
 
 
 def encode_arg(value: Any) -> Any:
     """An argument with its kind."""
-    kind = type(value)
+    kind: Any = type(value)
     if value is None:
         return None
     if kind is n.Ref:
@@ -134,10 +151,9 @@ def encode_arg(value: Any) -> Any:
 def decode_arg(value: Any) -> Any:
     if value is None:
         return None
-    if type(value) is not list or not value or type(cast("list[Any]", value)[0]) is not str:
+    if not is_list(value) or not value or type(value[0]) is not str:
         wrong(value, "an argument with its kind, as [kind, value]")
-    items = cast("list[Any]", value)
-    kind = items[0]
+    items, kind = value, value[0]
     if kind == "t":
         return tuple([decode_arg(item) for item in items[1:]])
     if kind == "r":
@@ -161,8 +177,8 @@ _SCALARS: dict[str, Decode] = {"i": whole, "f": _float, "b": truth, "s": text, "
 
 
 def _view_arg(value: Any) -> Any:
-    flat = cast("tuple[Any, ...]", value) if type(value) is tuple else (value,)
-    if not all(item is None or type(item) is int for item in flat) or (type(value) is tuple and None in flat):
+    whole_numbers = is_tuple(value) and all(type(item) is int for item in value)
+    if not whole_numbers and value is not None and type(value) is not int:
         wrong(value, "a view's argument: a whole number, None or a tuple of whole numbers")
     return value
 
@@ -174,10 +190,9 @@ def _encode_step(step: Any) -> list[Any]:
 
 
 def _decode_step(value: Any) -> n.ViewStep:
-    if type(value) is not list or not value:
+    if not is_list(value) or not value:
         wrong(value, "a view [op, arg…]")
-    items = cast("list[Any]", value)
-    return n.ViewStep(text(items[0]), tuple([_view_arg(decode_arg(arg)) for arg in items[1:]]))
+    return n.ViewStep(text(value[0]), tuple([_view_arg(decode_arg(arg)) for arg in value[1:]]))
 
 
 WHOLE_NUMBER, COUNT, TRUTH, TEXT = (Codec(each, each) for each in (whole, count, truth, text))
@@ -187,7 +202,17 @@ ARGS, LAYOUT = many(ARG), many(COUNT)
 SITE = row(n.Site, TEXT, maybe(COUNT), TEXT, COUNT, TEXT)
 INPUTS = many(row(lambda *pair: pair, TEXT, REF))
 OPTIONS = many(row(lambda *pair: pair, TEXT, ARG))
-BODY = many(Codec(lambda node: encode_node(node), lambda data: decode_node(data, {})))
+
+
+def _encode_inner(node: Any) -> Any:
+    return encode_node(node)
+
+
+def _decode_inner(data: Any) -> Any:
+    return decode_node(data, {})
+
+
+BODY = many(Codec(_encode_inner, _decode_inner))
 
 FIELDS: dict[str, tuple[type, dict[str, Codec]]] = {
     "run": (n.Run, {"kind": TEXT, "inputs": INPUTS, "options": OPTIONS}),
@@ -221,10 +246,9 @@ def encode_node(node: n.Node) -> dict[str, Any]:
 
 def decode_node(data: Any, constants: Mapping[str, n.ConstantData]) -> n.Node:
     """The node that `data` describes, its constant looked up in `constants`."""
-    if type(data) is not dict:
+    if not is_object(data):
         wrong(data, "a node as an object")
-    found = cast("dict[str, Any]", data)
-    kind = found.get("node")
+    found, kind = data, data.get("node")
     if kind == "const":
         return n.Const(_constant(found, constants))
     if type(kind) is not str or kind not in FIELDS:
