@@ -397,6 +397,16 @@ def test_a_rule_that_stumbles_is_an_error_of_the_program(monkeypatch: pytest.Mon
         check(Experiment((CONST, Op("relu", (Ref(0),)))), CARD)
 
 
+def test_tokens_that_runs_share_are_looked_at_once() -> None:
+    b = Builder()
+    tokens = b.const(ints([[1] * 32] * 4000))
+    for _ in range(400):
+        b.add(Run("tokens", (("tokens", tokens),)))
+    began = time.perf_counter()
+    check(b.experiment(), CARD)
+    assert time.perf_counter() - began < 1.0
+
+
 def test_a_hundred_thousand_nodes_take_seconds() -> None:
     b = Builder()
     source, tokens = b.read(b.run([[1, 2, 3]]), "z", 0), b.nodes[1]

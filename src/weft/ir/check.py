@@ -17,7 +17,7 @@ from typing import Any, NoReturn, cast
 from weft.errors import DtypeError, GradientError, ModelError, OpError, ProgramError, ShapeError, SiteError, WeftError
 from weft.ir import views
 from weft.ir.card import Card
-from weft.ir.causality import Dependencies, check_causality, order_by
+from weft.ir.causality import Dependencies, check_causality
 from weft.ir.complete import Gradients, shown
 from weft.ir.limits import DEFAULT, Limits, hold
 from weft.ir.nodes import (
@@ -43,7 +43,7 @@ from weft.ir.nodes import (
     operands,
 )  # fmt: skip
 from weft.ir.optable import infer, spec_of
-from weft.ir.runs import OUTPUTS, RunInfo, check_run, read_type, site_spec
+from weft.ir.runs import OUTPUTS, Extremes, RunInfo, check_run, read_type, site_spec
 from weft.ir.types import TensorType
 from weft.ir.wire import KIND_OF
 
@@ -99,6 +99,7 @@ class _Checker:
         self.version: dict[SiteKey, int] = {}  # the last write
         self.written: dict[tuple[int, Site], int | None] = {}  # the step kind (EACH or not) of a site's writes
         self.saved: set[str] = set()
+        self.extremes: Extremes = {}
         self.current: int | None = None  # `each` of the node being taken
         self.values = self.total_bytes = self.flops = self.layer_tokens = 0
 
@@ -123,7 +124,8 @@ class _Checker:
             )
 
     def order_of(self, run: int, site: Site) -> int | None:
-        return order_by(self.runs[run].card)(run, site)
+        found = self.runs[run].card.by_site.get(site)
+        return found[0] if found else None
 
     def result(self) -> Checked:
         return Checked(tuple(self.types), self.runs, self.total_bytes, self.flops, self.layer_tokens)
@@ -143,7 +145,7 @@ class _Checker:
                 raise ProgramError(f"the input {name[:40]!r} must be a constant, not {shown(ref)}")
             inputs[name] = const.data
         card = self.card_for({name: data.type for name, data in inputs.items()}) if self.card_for else self.card
-        info = self.runs[index] = check_run(node, inputs, card, self.limits)
+        info = self.runs[index] = check_run(node, inputs, card, self.limits, self.extremes)
         self.layer_tokens += info.layer_tokens
         hold(self.limits, "layer_tokens", self.layer_tokens)
         self.types.append(())

@@ -41,14 +41,23 @@ class RunInfo:
         return self.card.sizes.get("n_layers", 1) * self.batch * (self.pos + max(self.steps - 1, 0))
 
 
-def check_run(node: Run, inputs: Mapping[str, ConstantData], card: Card, limits: Limits) -> RunInfo:
-    """The run's sizes; an error if its inputs or options are not what this kind of run on this model takes."""
+Extremes = dict[int, tuple[int, int]]
+"""The least and the greatest number in a constant, by the identity of its data: runs share their tokens."""
+
+
+def check_run(
+    node: Run, inputs: Mapping[str, ConstantData], card: Card, limits: Limits, known: Extremes | None = None
+) -> RunInfo:
+    """The run's sizes; an error if its inputs or options are not what this kind of run on this model takes.
+
+    `known` remembers from run to run what has been looked at, for as long as the constants live.
+    """
     legal = KINDS.get(card.kind, ())
     if node.kind not in legal:
         raise ProgramError(f"a run of kind {node.kind[:40]!r} is not for {card.name}; it takes {' or '.join(legal)}")
     if node.kind == "tensors":
         return _tensors(node, inputs, card)
-    batch, pos = _tokens(inputs, card)
+    batch, pos = _tokens(inputs, card, {} if known is None else known)
     steps = _options(dict(_once(node.options, "option")), card, limits) if node.kind == "generate" else 0
     if node.kind == "tokens" and node.options:
         raise ProgramError(f"a run of kind 'tokens' takes no options, was given {node.options[0][0][:40]!r}")
@@ -118,7 +127,7 @@ def _tensors(node: Run, inputs: Mapping[str, ConstantData], card: Card) -> RunIn
     return RunInfo("tensors", shape[0] if shape else 1, shape[1] if len(shape) > 1 else 1, 0, card)
 
 
-def _tokens(inputs: Mapping[str, ConstantData], card: Card) -> tuple[int, int]:
+def _tokens(inputs: Mapping[str, ConstantData], card: Card, known: Extremes) -> tuple[int, int]:
     """Batch and positions of the run's tokens, each a token of the model's, each row beginning before its end."""
     odd = inputs.keys() - {"tokens", "start"}
     if odd or "tokens" not in inputs:
@@ -130,17 +139,19 @@ def _tokens(inputs: Mapping[str, ConstantData], card: Card) -> tuple[int, int]:
     if len(tokens.type.shape) != 2 or 0 in tokens.type.shape:
         raise ShapeError(f"tokens must be int64[batch, pos] with at least one of each, not {tokens.type}")
     batch, pos = tokens.type.shape
-    _within(tokens, card.sizes.get("d_vocab", 1 << 62), "token ids")
+    _within(tokens, card.sizes.get("d_vocab", 1 << 62), "token ids", known)
     if (start := inputs.get("start")) is not None:
         if start.type != TensorType("int64", (batch,)):
             raise ShapeError(f"start must be {TensorType('int64', (batch,))}, one for each row, not {start.type}")
-        _within(start, pos, "the rows' first positions (start)")
+        _within(start, pos, "the rows' first positions (start)", known)
     return batch, pos
 
 
-def _within(data: ConstantData, size: int, what: str) -> None:
-    values = array("q", data.tobytes())
-    low, high = min(values), max(values)
+def _within(data: ConstantData, size: int, what: str, known: Extremes) -> None:
+    if id(data) not in known:
+        values = array("q", data.tobytes())
+        known[id(data)] = min(values), max(values)
+    low, high = known[id(data)]
     if low < 0 or high >= size:
         raise BoundsError(f"{what} go from 0 to {size - 1}; {low if low < 0 else high} was given")
 

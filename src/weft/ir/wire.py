@@ -128,7 +128,7 @@ def _decode_ref(value: Any) -> n.Ref:
 
 def encode_arg(value: Any) -> Any:
     """An argument with its kind."""
-    kind: Any = type(value)
+    kind = cast("object", type(value))
     if value is None:
         return None
     if kind is n.Ref:
