@@ -6,7 +6,11 @@ import torch
 
 import weft
 
-PROMPTS = ["The Eiffel Tower is in Paris. The Eiffel Tower is in", "When Mary gave John a book, Mary gave", "A red cat and a red"]
+PROMPTS = [
+    "The Eiffel Tower is in Paris. The Eiffel Tower is in",
+    "When Mary gave John a book, Mary gave",
+    "A red cat and a red",
+]
 ANSWERS = [" Paris", " John", " cat"]
 WINDOW = 2
 

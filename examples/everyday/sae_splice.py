@@ -10,10 +10,10 @@ PROMPTS = ["The Eiffel Tower is in Paris. The Eiffel Tower is in", "A red cat an
 LAYER = 1
 
 
-class SAE(torch.nn.Module):
+class SAE(torch.nn.Module):  # untrained here; load yours
     def __init__(self, width, features=64):
         super().__init__()
-        generator = torch.Generator().manual_seed(0)  # untrained here; load yours
+        generator = torch.Generator().manual_seed(0)
         self.decoder = torch.nn.Parameter(torch.randn(features, width, generator=generator) / width**0.5)
         self.bias = torch.nn.Parameter(torch.zeros(width))
 
@@ -37,5 +37,4 @@ def run(model):
 
 
 if __name__ == "__main__":
-    results = run(weft.connect(sys.argv[1]).model("induction") if sys.argv[1:] else weft.load("induction"))
-    print(results["strongest feature"], results["effect"].norm(dim=-1))
+    print(run(weft.connect(sys.argv[1]).model("induction") if sys.argv[1:] else weft.load("induction")))

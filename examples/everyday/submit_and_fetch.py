@@ -17,7 +17,7 @@ def run(model, wait=True):
     with model.session(wait=wait) as s:
         base = s.run(["The Eiffel Tower is in Paris. The Eiffel Tower is in", "A red cat and a red"])
         ablated = base.fork()
-        ablated.attn_out[1][:, -1] = 0
+        ablated.attn_out[-1][:, -1] = 0
         weft.log_prob(base.logits[:, -1], [" Paris", " cat"]).save("whole")
         weft.log_prob(ablated.logits[:, -1], [" Paris", " cat"]).save("ablated")
     return s.results if wait else s.job.id
