@@ -55,7 +55,8 @@ def build(given: Given, generator: torch.Generator) -> torch.Tensor:
     if given.dtype == "bool":
         return torch.rand(given.shape, generator=generator) < 0.5
     if not dtype.is_floating_point:
-        return torch.randint(0 if given.kind == "index" else 1, given.high, given.shape, generator=generator).to(dtype)
+        low = 0 if given.kind == "index" or given.high < 2 else 1
+        return torch.randint(low, given.high, given.shape, generator=generator).to(dtype)
     if given.kind == "unit":
         return torch.rand(given.shape, generator=generator).mul(0.98).add(0.01).to(dtype)
     return torch.randn(given.shape, generator=generator).to(dtype)

@@ -70,7 +70,10 @@ def _mv(a: TensorType, v: TensorType) -> TensorType:
 
 
 def _addmv(x: TensorType, a: TensorType, v: TensorType, beta: object, alpha: object) -> TensorType:
-    return _plus("addmv", x, _mv(a, v), beta, alpha)
+    out = _plus("addmv", x, _mv(a, v), beta, alpha)
+    if a.numel == 0 and x.shape != out.shape:
+        raise ShapeError(f"addmv with the empty {a}: {x} must have shape {list(out.shape)}")  # else PyTorch's is wrong
+    return out
 
 
 def _dot(a: TensorType, b: TensorType) -> TensorType:
@@ -259,6 +262,8 @@ def _matrix_norm(x: TensorType, order: object, dim: tuple[int, ...], keepdim: bo
 
 def _norm(x: TensorType, order: object, dim: tuple[int, ...] | None, keepdim: bool, dtype: Dtype | None) -> TensorType:
     matrix = (dim is not None and len(dim) == 2) or (dim is None and order is not None and len(x.shape) == 2)
+    if isinstance(order, str) and not matrix:
+        raise ShapeError(f"norm: {order!r} is a norm of matrices; {x} needs dim= two dimensions")
     if order is not None and matrix:
         return _matrix_norm(x, order, dim or (0, 1), keepdim, dtype)
     if order is not None and not matrix and (len(dim) != 1 if dim is not None else len(x.shape) != 1):

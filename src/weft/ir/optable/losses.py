@@ -26,6 +26,7 @@ def _pair(name: str, x: TensorType, target: TensorType, reduction: int, *rest: o
 def _smooth(name: str, x: TensorType, target: TensorType, reduction: int, width: float) -> TensorType:
     if width < 0 or (name == "huber_loss" and width == 0):
         raise OpError(f"{name}: its width must be positive, was {width}")
+    need_same(name, x, target)
     return _pair(name, x, target, reduction)
 
 

@@ -331,14 +331,14 @@ def _glu(x: TensorType, dim: int) -> TensorType:
 
 
 def _pixel_shuffle(x: TensorType, factor: int) -> TensorType:
-    if len(x.shape) < 3 or factor <= 0 or x.shape[-3] % (factor * factor):
+    if len(x.shape) < 3 or factor <= 0 or not x.numel or x.shape[-3] % (factor * factor):
         raise ShapeError(f"pixel_shuffle by {factor} does not fit {x}")
     *batch, channels, height, width = x.shape
     return TensorType(x.dtype, (*batch, channels // factor**2, height * factor, width * factor))
 
 
 def _pixel_unshuffle(x: TensorType, factor: int) -> TensorType:
-    if len(x.shape) < 3 or factor <= 0 or x.shape[-1] % factor or x.shape[-2] % factor:
+    if len(x.shape) < 3 or factor <= 0 or not x.numel or x.shape[-1] % factor or x.shape[-2] % factor:
         raise ShapeError(f"pixel_unshuffle by {factor} does not fit {x}")
     *batch, channels, height, width = x.shape
     return TensorType(x.dtype, (*batch, channels * factor**2, height // factor, width // factor))

@@ -164,7 +164,7 @@ def infer(name: str, args: tuple) -> tuple[TensorType, ...]:
         numel = 1
         for length in out.shape:
             numel *= length
-            if numel > MAX_NUMEL:
+            if length > MAX_NUMEL or numel > MAX_NUMEL:
                 raise LimitError(f"{name} would give {out}, more elements than the limit of {MAX_NUMEL}")
     return outputs
 
