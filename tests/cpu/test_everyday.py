@@ -23,10 +23,18 @@ from weft.serve import ModelSpec, background
 
 SIZES = {"vocab_size": len(VOCABULARY), "bos_token_id": 0, "eos_token_id": None}
 MAKE = {
-    "gpt2": lambda attention: tiny_gpt2(1, attention, n_positions=32, **SIZES),
-    "llama": lambda attention: tiny_llama(2, attention, max_position_embeddings=32, **SIZES),
+    "gpt2": lambda attention: louder(tiny_gpt2(1, attention, n_positions=32, **SIZES)),
+    "llama": lambda attention: louder(tiny_llama(2, attention, max_position_embeddings=32, **SIZES)),
 }
 FAMILIES = list(MAKE)
+
+
+def louder(module):
+    """Larger weights, so that an effect lost altogether is far from 1e-5."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(2.0 if parameter.dim() > 1 else 1.0)
+    return module
 
 
 @pytest.fixture(scope="module")
