@@ -156,8 +156,14 @@ case(
     (ints(3), (0,), True, F64),
 )
 case("amax amin", *LISTS, (f(2, 3),), (f(), (-1,)), (bools(2, 3), (0,)))
-case("var.correction std.correction var_mean.correction std_mean.correction", (f(2, 3),), (f(2, 3), (1,)),
-     (f(2, 3), (0, 1), 0, True), (f(2, 3), None, 2), (f(4, dtype="float16"), (-1,), 1.0))  # fmt: skip
+case(
+    "var.correction std.correction var_mean.correction std_mean.correction",
+    (f(2, 3),),
+    (f(2, 3), (1,)),
+    (f(2, 3), (0, 1), 0, True),
+    (f(2, 3), None, 2),
+    (f(4, dtype="float16"), (-1,), 1.0),
+)
 ONES = [(x, dim, keep) for x in EACH for dim in (0, -1) for keep in (False, True)] + [(f(), 0), (f(), -1, True)]
 case("max.dim min.dim median.dim nanmedian.dim any.dim all.dim argmax argmin mode", *ONES)
 case("mode", (f(2, 3),))
@@ -223,11 +229,25 @@ case("alias detach", (X,), (f(),))
 # -- places ------------------------------------------------------------------------------------------------------------
 
 M = f(4, 5)
-case("index.Tensor", (M, (at(4, 3),)), (M, (None, at(5, 2, 2))), (M, (at(4, 3), at(5, 3))), (M, (at(4, 3, 1), at(5, 2))),
-     (f(2, 3, 4), (at(2, 3), None, at(4, 3))), (f(2, 3, 4), (None, at(3, 2), at(4, 2))), (M, (at(4),)),
-     (M, (Given("int32", (2,), "index", 4),)), (f(2, 3, 4, 5), (None, at(3, 2), None, at(5, 2))))  # fmt: skip
-case("index_put", (M, (at(4, 3),), f(3, 5)), (M, (at(4, 3),), f()), (M, (None, at(5, 2)), f(4, 2), True),
-     (M, (at(4, 3), at(5, 3)), f(1)))  # fmt: skip
+case(
+    "index.Tensor",
+    (M, (at(4, 3),)),
+    (M, (None, at(5, 2, 2))),
+    (M, (at(4, 3), at(5, 3))),
+    (M, (at(4, 3, 1), at(5, 2))),
+    (f(2, 3, 4), (at(2, 3), None, at(4, 3))),
+    (f(2, 3, 4), (None, at(3, 2), at(4, 2))),
+    (M, (at(4),)),
+    (M, (Given("int32", (2,), "index", 4),)),
+    (f(2, 3, 4, 5), (None, at(3, 2), None, at(5, 2))),
+)
+case(
+    "index_put",
+    (M, (at(4, 3),), f(3, 5)),
+    (M, (at(4, 3),), f()),
+    (M, (None, at(5, 2)), f(4, 2), True),
+    (M, (at(4, 3), at(5, 3)), f(1)),
+)
 case("index_select", (M, 0, at(4, 3)), (M, 1, at(5)), (M, -1, at(5, 0)), (f(), 0, at(1, 1)))
 case("index_add", (M, 0, at(4, 3), f(3, 5)), (M, 1, at(5, 2), f(4, 2), 2), (f(), 0, at(1), f()))
 case("index_copy", (M, 0, at(4, 3), f(3, 5)), (M, 1, at(5, 2), f(4, 2)))
@@ -242,8 +262,14 @@ case("scatter.src scatter_add", (M, 0, at(4, 2, 5), f(2, 5)), (M, 1, at(5, 4, 1)
 case("scatter.value", (M, 0, at(4, 2, 5), 1.5), (M, 1, at(5, 4, 1), 2))
 case("scatter.reduce", (M, 0, at(4, 2, 5), f(2, 5), "add"), (M, 0, at(4, 2, 5), f(2, 5), "multiply"))
 case("scatter.value_reduce", (M, 0, at(4, 2, 5), 1.5, "add"), (M, 0, at(4, 2, 5), 2, "multiply"))
-case("scatter_reduce.two", *((M, 1, at(5, 4, 2), f(4, 2), way, keep) for way in ("sum", "prod", "mean", "amax", "amin")
-     for keep in (True, False)))  # fmt: skip
+case(
+    "scatter_reduce.two",
+    *(
+        (M, 1, at(5, 4, 2), f(4, 2), way, keep)
+        for way in ("sum", "prod", "mean", "amax", "amin")
+        for keep in (True, False)
+    ),
+)
 case(
     "masked_fill.Scalar",
     (M, bools(4, 5), 1.5),
@@ -258,8 +284,12 @@ case("put", (M, at(20, 3), f(3)), (M, at(20, 2, 2), f(4), True))
 case("embedding", (M, at(4, 2, 3)), (M, at(4)), (M, Given("int32", (2,), "index", 4), 1))
 case("one_hot", (at(5, 2, 3), 5), (at(5), 7), (at(5, 0), 5))
 case("bucketize.Tensor", (f(2, 3), f(4, kind="sorted")), (f(2, 3), f(4, kind="sorted"), True, True))
-case("searchsorted.Tensor", (f(2, 4, kind="sorted"), f(2, 3)), (f(4, kind="sorted"), f(2, 3), True, False, "right"),
-     (f(2, 4), f(2, 3), False, False, None, at(4, 2, 4)))  # fmt: skip
+case(
+    "searchsorted.Tensor",
+    (f(2, 4, kind="sorted"), f(2, 3)),
+    (f(4, kind="sorted"), f(2, 3), True, False, "right"),
+    (f(2, 4), f(2, 3), False, False, None, at(4, 2, 4)),
+)
 case("isin.Tensor_Tensor", (ints(2, 3), ints(2)), (f(2, 3), f(3), True, True), (ints(3), f(2)), (ints(3), ints(50)))
 case("isin.Tensor_Scalar", (ints(2, 3), 2), (f(3), 1.5, False, True))
 case(
@@ -304,8 +334,19 @@ case(
 case("mv", (f(2, 3), f(3)), (f(0, 3), f(3)), (f(2, 0), f(0)))
 case("addmv", (f(2), f(2, 3), f(3)), (f(), f(2, 3), f(3), 2, 3), (f(2), f(2, 0), f(0), 0))
 case("dot vdot", (f(3), f(3)), (ints(3), ints(3)), (f(0), f(0)))
-SHAPES = [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)),
-          ((2, 3), (5, 3, 4)), ((5, 1, 2, 3), (4, 3, 2)), ((5, 2, 3), (3,)), ((3,), (5, 3, 4)), ((2, 0), (0, 3))]  # fmt: skip
+SHAPES = [
+    ((3,), (3,)),
+    ((2, 3), (3,)),
+    ((3,), (3, 4)),
+    ((2, 3), (3, 4)),
+    ((5, 2, 3), (3, 4)),
+    ((5, 2, 3), (5, 3, 4)),
+    ((2, 3), (5, 3, 4)),
+    ((5, 1, 2, 3), (4, 3, 2)),
+    ((5, 2, 3), (3,)),
+    ((3,), (5, 3, 4)),
+    ((2, 0), (0, 3)),
+]
 case("matmul", *((f(*a), f(*b)) for a, b in SHAPES))
 case(
     "linear",
@@ -315,10 +356,21 @@ case(
     (f(2, 3), f(3), f()),
     (f(0, 3), f(4, 3), f(4)),
 )
-EQUATIONS = [("ij,jk->ik", f(2, 3), f(3, 4)), ("bqhd,bkhd->bhqk", f(2, 3, 4, 5), f(2, 6, 4, 5)), ("ii->i", f(3, 3)),
-             ("ij,jk", f(2, 3), f(3, 4)), ("...ij,...jk->...ik", f(5, 2, 3), f(3, 4)), ("i,j->ij", f(2), f(3)),
-             ("b a, a -> b", f(2, 3), f(3)), ("ij->", f(2, 3)), ("ji", f(2, 3)), ("ii", f(3, 3)), ("a...,b...->ab...", f(2, 4), f(3, 4)),
-             ("ij,ij->j", f(1, 3), f(4, 3)), ("...i->i...", f(2, 3, 4))]  # fmt: skip
+EQUATIONS = [
+    ("ij,jk->ik", f(2, 3), f(3, 4)),
+    ("bqhd,bkhd->bhqk", f(2, 3, 4, 5), f(2, 6, 4, 5)),
+    ("ii->i", f(3, 3)),
+    ("ij,jk", f(2, 3), f(3, 4)),
+    ("...ij,...jk->...ik", f(5, 2, 3), f(3, 4)),
+    ("i,j->ij", f(2), f(3)),
+    ("b a, a -> b", f(2, 3), f(3)),
+    ("ij->", f(2, 3)),
+    ("ji", f(2, 3)),
+    ("ii", f(3, 3)),
+    ("a...,b...->ab...", f(2, 4), f(3, 4)),
+    ("ij,ij->j", f(1, 3), f(4, 3)),
+    ("...i->i...", f(2, 3, 4)),
+]
 case("einsum", *((equation, tuple(operands)) for equation, *operands in EQUATIONS))
 case("outer", *((f(2, dtype=a), f(3, dtype=b)) for a, b in product(DTYPES, DTYPES)), (f(0), f(3)))
 case("trace", (f(3, 3),), (f(2, 4),), (ints(3, 3),))
@@ -337,8 +389,15 @@ case("linalg_qr", (f(4, 3), "complete"), (f(3, 4), "complete"))
 case("linalg_svd", (f(4, 3), False), (f(2, 3, 4), True))
 case("linalg_pinv.atol_rtol_float", (f(3, 3, kind="symmetric"), 0.1, None, True), (f(3, 4), None, 0.1))
 SYMMETRIC = f(3, 3, kind="symmetric")
-case("linalg_solve", (SYMMETRIC, f(3)), (SYMMETRIC, f(3, 2)), (SYMMETRIC, f(2, 3), False), (f(2, 3, 3, kind="symmetric"), f(3, 4)),
-     (f(2, 3, 3, kind="symmetric"), f(2, 3)), (SYMMETRIC, f(4, 3, 2)))  # fmt: skip
+case(
+    "linalg_solve",
+    (SYMMETRIC, f(3)),
+    (SYMMETRIC, f(3, 2)),
+    (SYMMETRIC, f(2, 3), False),
+    (f(2, 3, 3, kind="symmetric"), f(3, 4)),
+    (f(2, 3, 3, kind="symmetric"), f(2, 3)),
+    (SYMMETRIC, f(4, 3, 2)),
+)
 case(
     "linalg_solve_triangular",
     (SYMMETRIC, f(3, 2), True),
@@ -384,8 +443,12 @@ case(
 case("rms_norm", (f(2, 3, 4), (4,)), (f(2, 3, 4), (4,), f(4), 1e-3), (f(2, 3, 4), (3, 4), None, 1e-3))
 case("group_norm", (f(2, 4, 3), 2), (f(2, 4, 3, 3), 4, f(4), f(4), 1e-3), (f(2, 4), 1))
 TAIL = (0.1, 1e-5, False)
-case("batch_norm", (f(2, 3, 4), f(3), f(3), f(3), unit(3), False, *TAIL), (f(2, 3, 4), None, None, None, None, True, *TAIL),
-     (f(4, 3), None, None, f(3), unit(3), False, *TAIL))  # fmt: skip
+case(
+    "batch_norm",
+    (f(2, 3, 4), f(3), f(3), f(3), unit(3), False, *TAIL),
+    (f(2, 3, 4), None, None, None, None, True, *TAIL),
+    (f(4, 3), None, None, f(3), unit(3), False, *TAIL),
+)
 case(
     "instance_norm",
     (f(2, 3, 4), f(3), f(3), None, None, True, *TAIL),
@@ -393,9 +456,18 @@ case(
 )
 case("glu", (f(2, 4),), (f(4, 3), 0))
 Q = f(2, 4, 3, 8)
-case("scaled_dot_product_attention", (Q, Q, Q), (Q, Q, Q, None, 0.0, True), (Q, Q, Q, f(3, 3)), (Q, Q, Q, bools(2, 1, 3, 3)),
-     (Q, f(2, 4, 5, 8), f(2, 4, 5, 6)), (f(2, 3, 8), f(2, 5, 8), f(2, 5, 8), None, 0.0, False, 0.3), (f(3, 8), f(3, 8), f(3, 8)),
-     (Q, f(2, 2, 3, 8), f(2, 2, 3, 8), None, 0.0, False, None, True), (Q, Q, Q, None, 0.0, False, 0.5))  # fmt: skip
+case(
+    "scaled_dot_product_attention",
+    (Q, Q, Q),
+    (Q, Q, Q, None, 0.0, True),
+    (Q, Q, Q, f(3, 3)),
+    (Q, Q, Q, bools(2, 1, 3, 3)),
+    (Q, f(2, 4, 5, 8), f(2, 4, 5, 6)),
+    (f(2, 3, 8), f(2, 5, 8), f(2, 5, 8), None, 0.0, False, 0.3),
+    (f(3, 8), f(3, 8), f(3, 8)),
+    (Q, f(2, 2, 3, 8), f(2, 2, 3, 8), None, 0.0, False, None, True),
+    (Q, Q, Q, None, 0.0, False, 0.5),
+)
 case("conv1d", (f(2, 3, 7), f(4, 3, 2)), (f(2, 4, 7), f(4, 2, 3), f(4), (2,), (1,), (2,), 2), (f(3, 7), f(4, 3, 2)))
 case("conv1d.padding", (f(2, 3, 7), f(4, 3, 2), None, (1,), "same"), (f(2, 3, 7), f(4, 3, 2)))
 case(
@@ -433,8 +505,17 @@ case("avg_pool1d", (f(2, 3, 7), (2,)), (f(3, 7), (3,), (2,), (1,), True, False))
 case("avg_pool2d", (f(2, 3, 7, 6), (2, 2)), (f(3, 7, 6), (3, 2), (2, 1), (1, 1), True, False, 3))
 case("adaptive_avg_pool1d", (f(2, 3, 7), (3,)), (f(3, 7), (1,)))
 case("adaptive_avg_pool2d", (f(2, 3, 7, 6), (3, 2)), (f(3, 7, 6), (1, 1)))
-case("pad", (f(2, 3), (1, 2)), (f(2, 3), (1, -1, 0, 2), "constant", 1.5), (f(2, 3, 4), (1, 2), "reflect"), (f(2, 3, 4, 5), (1, 2, 0, 1), "replicate"),
-     (f(2, 3, 4), (1, 2), "circular"), (ints(3), (1, 1)), (f(2, 3, 4), (3, 3), "reflect"), (f(2, 3, 4, 5, 6), (1, 1, 1, 1, 1, 1), "replicate"))  # fmt: skip
+case(
+    "pad",
+    (f(2, 3), (1, 2)),
+    (f(2, 3), (1, -1, 0, 2), "constant", 1.5),
+    (f(2, 3, 4), (1, 2), "reflect"),
+    (f(2, 3, 4, 5), (1, 2, 0, 1), "replicate"),
+    (f(2, 3, 4), (1, 2), "circular"),
+    (ints(3), (1, 1)),
+    (f(2, 3, 4), (3, 3), "reflect"),
+    (f(2, 3, 4, 5, 6), (1, 1, 1, 1, 1, 1), "replicate"),
+)
 case("constant_pad_nd", (f(2, 3), (1, 2)), (f(2, 3), (1, -1, 0, 2), 1.5))
 case("upsample_nearest1d", (f(2, 3, 4), (7,)), (f(2, 3, 4), (8,), 2.0))
 case("upsample_nearest2d", (f(2, 3, 4, 5), (7, 6)), (f(2, 3, 4, 5), (8, 10), 2.0, 2.0))
@@ -446,8 +527,13 @@ case("pixel_unshuffle", (f(2, 3, 4, 6), 2), (f(1, 2, 2), 2))
 # -- losses ------------------------------------------------------------------------------------------------------------
 
 for how in (0, 1, 2):
-    case("cross_entropy_loss nll_loss_nd", (f(4, 5), at(5, 4), None, how), (f(5), at(5), None, how), (f(2, 5, 3), at(5, 2, 3), f(5), how, 1),
-         (f(2, 5, 3, 2), at(5, 2, 3, 2), None, how))  # fmt: skip
+    case(
+        "cross_entropy_loss nll_loss_nd",
+        (f(4, 5), at(5, 4), None, how),
+        (f(5), at(5), None, how),
+        (f(2, 5, 3), at(5, 2, 3), f(5), how, 1),
+        (f(2, 5, 3, 2), at(5, 2, 3, 2), None, how),
+    )
     case("cross_entropy_loss", (f(4, 5), unit(4, 5), None, how), (f(4, 5), at(5, 4), f(5), how, -100, 0.1))
     case("mse_loss l1_loss smooth_l1_loss huber_loss kl_div", (f(2, 3), f(2, 3), how), (f(2, 3), f(3), how))
     case("soft_margin_loss", (f(2, 3), f(2, 3), how))

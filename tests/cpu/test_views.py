@@ -140,7 +140,9 @@ def test_what_is_no_view_is_refused() -> None:
         apply_chain((2, 3), (), [ViewStep("select.int", (1,))])
 
 
-@pytest.mark.parametrize(("op", "args"), [("unbind.int", (1,)), ("split.Tensor", (2, 1)), ("split_with_sizes", ((1, 2), 1))])
+@pytest.mark.parametrize(
+    ("op", "args"), [("unbind.int", (1,)), ("split.Tensor", (2, 1)), ("split_with_sizes", ((1, 2), 1))]
+)
 def test_views_of_several_outputs_are_views_each(op: str, args: tuple) -> None:
     x = torch.arange(24).reshape(2, 3, 4)
     found = parts(op, args, (2, 3, 4))

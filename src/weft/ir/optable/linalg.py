@@ -276,6 +276,9 @@ def _einsum(equation: str, operands: tuple[TensorType, ...], path: object) -> Te
     if not operands:
         raise OpError("einsum needs at least one operand")
     need_same("einsum", *operands)
+    if operands[0].dtype not in ("float16", "bfloat16", "float32", "float64", "int64"):
+        # PyTorch sums small integers sometimes as they are and sometimes as int64, by the order it chooses.
+        raise DtypeError(f"einsum works on floating tensors and int64, was given {operands[0]}; convert with .float()")
     text = equation.replace(" ", "")
     left, arrow, right = text.partition("->")
     terms = left.split(",")

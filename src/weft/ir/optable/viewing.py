@@ -16,7 +16,7 @@ Ints = tuple[int, ...]
 
 def slice_bounds(length: int, start: int | None, end: int | None, step: int) -> tuple[int, int]:
     """Where a slice starts and how many it holds, as PyTorch counts (out of range is cut, steps are positive)."""
-    if step <= 0:
+    if not 0 < step < 2**48:
         raise ShapeError(f"slices go forward: step must be positive, was {step}; use flip to reverse")
     first = 0 if start is None else start
     last = length if end is None else end
