@@ -139,7 +139,8 @@ class Shared:
         self.owner, self.index, self.node, self.inputs = owner, index, node, inputs
         self.card = owner.loaded.card_for({name: type_of(value) for name, value in inputs.items()})
         self.generates = node.kind == "generate"
-        self.options: dict[str, Any] = dict(node.options)
+        given = {name: value for name, value in node.options if value is not None}
+        self.options: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "seed": 0, "stop": (), **given}
         self.steps: int = self.options["max_new_tokens"] if self.generates else 1
         self.groups = groups(inputs)
         self.passes: list[Pass] = []
@@ -296,9 +297,15 @@ class Pass:
         self.ended = self.ended | self._ends()
 
     def _ends(self) -> torch.Tensor:
-        stops = [tuple(stop) for stop in self.shared.options["stop"]] + [(token,) for token in self._eos()]
+        stops = [*self.shared.options["stop"], *((token,) for token in self._eos())]
         rows = torch.stack(self.tokens, 1).tolist()
-        return torch.tensor([any(tuple(row[-len(stop) :]) == stop for stop in stops) for row in rows], dtype=torch.bool)
+        return torch.tensor([any(self._has(row, stop) for stop in stops) for row in rows], dtype=torch.bool)
+
+    def _has(self, row: list[int], stop: str | tuple[int, ...]) -> bool:
+        """Whether new tokens end with these, or their text holds that one (however it falls into tokens)."""
+        if isinstance(stop, str):
+            return stop in self.owner.loaded.tokens.decode(row)
+        return tuple(row[-len(stop) :]) == tuple(stop)
 
     def _eos(self) -> list[int]:
         found = self.shared.card.config.get("eos_token_id")

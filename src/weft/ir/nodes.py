@@ -87,7 +87,7 @@ class Run:
 
     `inputs` are constants by name (for tokens: `tokens` int64 [batch, pos], left-padded, and `start` int64 [batch], the
     first real position of each row, left out where every row is whole). `options` belong to a generation:
-    max_new_tokens, temperature, top_p, seed, stop (a tuple of token-id tuples).
+    max_new_tokens, temperature, top_p, seed, stop (a tuple of texts and tuples of token ids: a row ends with the first).
     """
 
     kind: str

@@ -169,7 +169,9 @@ def _options(options: dict[str, object], card: Card, limits: Limits) -> int:
     if options.get("temperature") and options.get("seed") is None:
         raise ProgramError("sampling (temperature above 0) needs a seed: the same experiment gives the same tokens")
     stops, vocab = options.get("stop") or (), card.sizes.get("d_vocab", 1 << 62)
-    for token in (token for stop in cast("tuple[tuple[int, ...], ...]", stops) for token in stop):
+    if not card.tokenizer and any(isinstance(stop, str) for stop in _tuple(stops)):
+        raise ProgramError(f"{card.name} has no tokenizer, so a text cannot end a row; give stop as token ids")
+    for token in (token for stop in _tuple(stops) if not isinstance(stop, str) for token in stop):
         if not 0 <= token < vocab:
             raise BoundsError(f"stop holds token {token}; token ids go from 0 to {vocab - 1}")
     count = options["max_new_tokens"]
@@ -187,8 +189,11 @@ def _tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _stops(value: Any) -> bool:
-    whole = all(_tuple(stop) and all(type(token) is int for token in _tuple(stop)) for stop in _tuple(value))
-    return type(value) is tuple and whole
+    """A tuple of texts and tuples of token ids, none of them empty."""
+    return type(value) is tuple and all(
+        (type(stop) is str and stop != "") or (_tuple(stop) and all(type(token) is int for token in _tuple(stop)))
+        for stop in _tuple(value)
+    )
 
 
 def _whole(value: Any, least: int) -> bool:
@@ -200,5 +205,5 @@ _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (lambda v: _number(v) and v >= 0, "a number of at least 0"),
     "top_p": (lambda v: v is None or (_number(v) and 0 < v <= 1), "above 0 and at most 1"),
     "seed": (lambda v: v is None or _whole(v, 0), "a whole number of at least 0"),
-    "stop": (lambda v: v is None or _stops(v), "a tuple of tuples of token ids"),
+    "stop": (lambda v: v is None or _stops(v), "a tuple of texts and tuples of token ids"),
 }

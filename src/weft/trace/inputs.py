@@ -73,7 +73,7 @@ def _tensors(model: Model, inputs: dict[str, torch.Tensor]) -> tuple[str, dict[s
 
 
 def generation_options(model: Model, max_new_tokens: int, given: dict[str, Any]) -> dict[str, Any]:
-    """The options of a generation, checked; `stop` as tuples of token ids."""
+    """The options of a generation, checked; `stop` as texts and tuples of token ids."""
     known = {"temperature": 0.0, "top_p": 1.0, "seed": 0, "stop": ()}
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -94,16 +94,19 @@ def generation_options(model: Model, max_new_tokens: int, given: dict[str, Any])
     }
 
 
-def _stops(model: Model, given: Any) -> tuple[tuple[int, ...], ...]:
+def _stops(model: Model, given: Any) -> tuple[str | tuple[int, ...], ...]:
+    """Texts stay texts: which tokens a text is depends on what stands before it."""
     items = [given] if isinstance(given, str | int) else list(given or ())
-    found = []
+    found: list[str | tuple[int, ...]] = []
     for item in items:
         if isinstance(item, int):
             found.append((item,))
         elif isinstance(item, str):
             if model.tokens is None:
                 raise TokenError("this model has no tokenizer: give stop as token ids", where=where())
-            found.append(tuple(model.tokens.ids(item)))
+            found.append(item)
         else:
             found.append(tuple(int(token) for token in item))
+    if not all(found):
+        raise ProgramError("an empty stop would end every row at once; give some text or token ids", where=where())
     return tuple(found)
