@@ -96,7 +96,7 @@ def generation_options(model: Model, max_new_tokens: int, given: dict[str, Any])
 
 def _stops(model: Model, given: Any) -> tuple[str | tuple[int, ...], ...]:
     """Texts stay texts: which tokens a text is depends on what stands before it."""
-    items = [given] if isinstance(given, str | int) else list(given or ())
+    items: list[Any] = [given] if isinstance(given, str | int) else list(given or ())
     found: list[str | tuple[int, ...]] = []
     for item in items:
         if isinstance(item, int):
