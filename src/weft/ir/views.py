@@ -9,8 +9,8 @@ Offsets and strides are PyTorch's own, element for element, so that what a write
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from weft.errors import OpError, ShapeError
 from weft.ir.nodes import ViewStep
@@ -63,33 +63,33 @@ def apply_chain(shape: Shape, layout: Shape, steps: Iterable[ViewStep]) -> View:
     return view
 
 
-def step(view: View, op: str, args: tuple = ()) -> View:
+def step(view: View, op: str, args: tuple[Any, ...] = ()) -> View:
     """One view more. OpError if `op` is no view, ShapeError if it does not fit."""
     rule = STEPS.get(op)
     if rule is None:
         raise OpError(f"{op} is no view; views are {', '.join(STEPS)}")
     try:
         return rule(view, *args)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise OpError(f"{op}{args}: these are not its arguments ({error})") from None
 
 
-def parts(op: str, args: tuple, shape: Shape) -> tuple[ViewStep, ...] | None:
+def parts(op: str, args: Sequence[Any], shape: Shape) -> tuple[ViewStep, ...] | None:
     """Each output of a view op of several outputs as a view of its own; None if `op` is not one of those."""
-    match op:
-        case "unbind.int":
-            dim = args[0] if args else 0
-            return tuple(ViewStep("select.int", (dim, at)) for at in range(shape[wrap(dim, len(shape))]))
-        case "split.Tensor":
-            dim = args[1] if len(args) > 1 else 0
-            return _slices(dim, split_sizes(shape[wrap(dim, len(shape))], args[0]))
-        case "split_with_sizes":
-            return _slices(args[1] if len(args) > 1 else 0, args[0])
+    if op == "unbind.int":
+        dim = args[0] if args else 0
+        return tuple(ViewStep("select.int", (dim, at)) for at in range(shape[wrap(dim, len(shape))]))
+    if op == "split.Tensor":
+        dim = args[1] if len(args) > 1 else 0
+        return _slices(dim, split_sizes(shape[wrap(dim, len(shape))], args[0]))
+    if op == "split_with_sizes":
+        return _slices(args[1] if len(args) > 1 else 0, args[0])
     return None
 
 
 def _slices(dim: int, sizes: Shape) -> tuple[ViewStep, ...]:
-    out, start = [], 0
+    out: list[ViewStep] = []
+    start = 0
     for size in sizes:
         out.append(ViewStep("slice.Tensor", (dim, start, start + size)))
         start += size
@@ -214,7 +214,7 @@ def _unsqueeze(view: View, dim: int) -> View:
 def _squeeze(view: View, dims: Shape | int | None = None) -> View:
     n = len(view.sizes)
     if dims is None:
-        gone = set(range(n))
+        gone: set[int] = set(range(n))
     else:
         given = (dims,) if isinstance(dims, int) else dims
         gone = set(wrap_all(given, n)) if given else set()

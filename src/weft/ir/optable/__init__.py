@@ -7,15 +7,19 @@ its kind, a shape rule (most rows share one), and a generated case in tests/cpu/
 Anything that is not here is refused.
 """
 
-from weft.ir.optable import indexing, linalg, losses, nn, pointwise, reductions, viewing  # noqa: F401 - rows are added
+from weft.ir.optable import indexing, linalg, losses, nn, pointwise, reductions, viewing
 from weft.ir.optable.rows import MIXED, Rows
 from weft.ir.optable.spec import MAX_NUMEL, OPS, REQUIRED, Index, OpSpec, Param, canonical, flops, infer, spec_of
+
+ROWS_OF = (pointwise, reductions, viewing, indexing, linalg, nn, losses)
+"""The files of rows; importing them fills the table."""
 
 __all__ = [
     "MAX_NUMEL",
     "MIXED",
     "OPS",
     "REQUIRED",
+    "ROWS_OF",
     "Index",
     "OpSpec",
     "Param",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from weft.ir.optable.shapes import wrap
 from weft.ir.optable.spec import Index, OpSpec
@@ -19,9 +19,9 @@ class Bound(NamedTuple):
     ignore: int | None = None
 
 
-def bounds(spec: OpSpec, bound: tuple) -> list[Bound]:
+def bounds(spec: OpSpec, bound: tuple[Any, ...]) -> list[Bound]:
     """The limits for each index operand among fully bound arguments, in which operands are types (or have a shape)."""
-    out = []
+    out: list[Bound] = []
     for index in spec.index:
         at = spec.place(index.param)
         given = bound[at]
@@ -37,7 +37,7 @@ def bounds(spec: OpSpec, bound: tuple) -> list[Bound]:
     return out
 
 
-def _high(spec: OpSpec, index: Index, bound: tuple) -> int | None:
+def _high(spec: OpSpec, index: Index, bound: tuple[Any, ...]) -> int | None:
     shape = bound[spec.place(index.of)].shape
     numel = TensorType("bool", tuple(shape)).numel
     if index.dim == "flat":

@@ -245,7 +245,7 @@ def _searchsorted(
         raise ShapeError(f"searchsorted: sorter must be int64 of shape {list(sequence.shape)}, was {sorter}")
     if len(sequence.shape) > 1 and sequence.shape[:-1] != x.shape[:-1]:
         raise ShapeError(f"searchsorted: {sequence} and {x} must agree but in the last dimension")
-    if sequence.shape[-1] == 0 and x.numel and len(sequence.shape) > 1:
+    if not sequence.numel and x.numel and len(sequence.shape) > 1:
         raise ShapeError(f"searchsorted: {sequence} is empty")
     return TensorType("int32" if int32 else "int64", x.shape)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from weft.errors import DtypeError, OpError, ShapeError
 from weft.ir.nodes import Dtype
@@ -118,18 +119,18 @@ def _linear(x: TensorType, weight: TensorType, bias: TensorType | None) -> Tenso
     return TensorType(x.dtype, out)
 
 
-def product_cost(args: tuple, outputs: tuple[TensorType, ...]) -> int:
+def product_cost(args: tuple[Any, ...], outputs: tuple[TensorType, ...]) -> int:
     """Two operations for every element of the output times the length summed over."""
     given = tensors(args)
     first = given[-2] if len(given) > 1 else given[0]
     return 2 * outputs[0].numel * (first.shape[-1] if first.shape else 1)
 
 
-def linear_cost(args: tuple, outputs: tuple[TensorType, ...]) -> int:
+def linear_cost(args: tuple[Any, ...], outputs: tuple[TensorType, ...]) -> int:
     return 2 * outputs[0].numel * args[1].shape[-1]
 
 
-def cubic(args: tuple, outputs: tuple[TensorType, ...]) -> int:
+def cubic(args: tuple[Any, ...], outputs: tuple[TensorType, ...]) -> int:
     """A decomposition: about ten times rows × columns × the shorter of both, for each matrix."""
     x = args[0]
     return 10 * x.numel * min(x.shape[-2:], default=1) if len(x.shape) > 1 else x.numel
@@ -155,7 +156,7 @@ def _det(x: TensorType) -> TensorType:
 
 
 def _slogdet(x: TensorType) -> tuple[TensorType, TensorType]:
-    return (_det(x),) * 2
+    return _det(x), _det(x)
 
 
 def _cholesky(x: TensorType, upper: bool) -> TensorType:
@@ -326,7 +327,7 @@ def _einsum_shape(
     return head + (rest if dots else ()) + tail
 
 
-def _einsum_cost(args: tuple, outputs: tuple[TensorType, ...]) -> int:
+def _einsum_cost(args: tuple[Any, ...], outputs: tuple[TensorType, ...]) -> int:
     lengths: dict[str, int] = {}
     rest: tuple[int, ...] = ()
     for term, operand in zip(args[0].replace(" ", "").partition("->")[0].split(","), args[1], strict=True):
@@ -348,10 +349,6 @@ def _trace(x: TensorType) -> TensorType:
     if x.dtype in ("bool", "float16", "bfloat16"):
         raise DtypeError(f"trace is not defined for {x}")
     return TensorType("int64" if DTYPES[x.dtype].category == "int" else x.dtype, ())
-
-
-def _matrix_exp(x: TensorType) -> TensorType:
-    return _square("matrix_exp", x)
 
 
 def _cdist(a: TensorType, b: TensorType, p: float, mode: int | None) -> TensorType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from weft.errors import DtypeError, OpError, ShapeError
 from weft.ir.optable.promote import need_float, need_same
@@ -139,7 +140,7 @@ def _attention_mask(name: str, q: TensorType, mask: TensorType, scores: Ints) ->
         raise ShapeError(f"{name}: attn_mask {mask} does not stretch to the scores {list(scores)}")
 
 
-def _attention_cost(args: tuple, outputs: tuple[TensorType, ...]) -> int:
+def _attention_cost(args: tuple[Any, ...], outputs: tuple[TensorType, ...]) -> int:
     q, k = args[0], args[1]
     return 2 * outputs[0].numel * k.shape[-2] + 2 * outputs[0].numel // max(outputs[0].shape[-1], 1) * (
         q.shape[-1] * k.shape[-2]
@@ -153,7 +154,7 @@ def _each(name: str, values: Ints, n: int) -> Ints:
     return values * n if len(values) == 1 else values
 
 
-def _conv(n: int, x: TensorType, weight: TensorType, bias: TensorType | None, *settings: object) -> TensorType:
+def _conv(n: int, x: TensorType, weight: TensorType, bias: TensorType | None, *settings: Any) -> TensorType:
     name = f"conv{n}d"
     stride, padding, dilation, groups = settings
     need_float(name, x)
@@ -176,7 +177,7 @@ def _conv(n: int, x: TensorType, weight: TensorType, bias: TensorType | None, *s
     return TensorType(x.dtype, x.shape[: -n - 1] + (weight.shape[0],) + out)
 
 
-def _conv_padding(name: str, n: int, padding: object, kernel: Ints, dilation: Ints, stride: Ints) -> Ints:
+def _conv_padding(name: str, n: int, padding: Any, kernel: Ints, dilation: Ints, stride: Ints) -> Ints:
     """How much is added to each dimension, both sides together."""
     if isinstance(padding, str):
         one_of(name, "padding", padding, "valid", "same")
@@ -197,14 +198,12 @@ def _window(name: str, length: int, kernel: int, stride: int, dilation: int = 1)
     return (length - reach) // stride + 1
 
 
-def _conv_cost(args: tuple, outputs: tuple[TensorType, ...]) -> int:
+def _conv_cost(args: tuple[Any, ...], outputs: tuple[TensorType, ...]) -> int:
     weight = args[1]
     return 2 * outputs[0].numel * (weight.numel // max(weight.shape[0], 1))
 
 
-def _conv_transpose(
-    n: int, x: TensorType, weight: TensorType, bias: TensorType | None, *settings: object
-) -> TensorType:
+def _conv_transpose(n: int, x: TensorType, weight: TensorType, bias: TensorType | None, *settings: Any) -> TensorType:
     name = f"conv_transpose{n}d"
     stride, padding, extra, groups, dilation = settings
     need_float(name, x)
@@ -303,6 +302,10 @@ def _pad(x: TensorType, pad: Ints, mode: str, value: float | None) -> TensorType
     return _padded(x, pad)
 
 
+def _pad_constant(x: TensorType, pad: Ints, value: object) -> TensorType:
+    return _pad(x, pad, "constant", None)
+
+
 def _padded(x: TensorType, pad: Ints) -> TensorType:
     shape = list(x.shape)
     for at in range(len(pad) // 2):
@@ -377,7 +380,7 @@ for _n in (1, 2, 3):
            partial(_avg_pool, _n))  # fmt: skip
         op(f"adaptive_avg_pool{_n}d", "tensor self, ints output_size", partial(_adaptive, _n))
 op("pad", "tensor self, ints pad, str mode='constant', float? value=None", _pad, rows=MIXED)
-op("constant_pad_nd", "tensor self, ints pad, number value=0", lambda x, pad, value: _pad(x, pad, "constant", None))
+op("constant_pad_nd", "tensor self, ints pad, number value=0", _pad_constant)
 op("upsample_nearest1d", "tensor self, ints output_size, float? scales=None", partial(_resize, "interpolate", 1))
 op("upsample_nearest2d", "tensor self, ints output_size, float? scales_h=None, float? scales_w=None",
    partial(_resize, "interpolate", 2))  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from weft.errors import DtypeError, OpError
@@ -28,7 +29,7 @@ def same(x: TensorType, *rest: object) -> TensorType:
     return x
 
 
-def _same_but(name: str, *refused: str) -> object:
+def _same_but(name: str, *refused: str) -> Callable[..., TensorType]:
     """As `same`, for operations that have no meaning for some categories."""
 
     def rule(x: TensorType, *rest: object) -> TensorType:

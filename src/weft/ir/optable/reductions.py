@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from weft.errors import DtypeError, OpError, ShapeError
 from weft.ir.nodes import Dtype
@@ -70,7 +71,8 @@ def _extreme_dim(name: str, x: TensorType, dim: int, keepdim: bool = False) -> t
 
 
 def _extreme_both(x: TensorType, dim: int | None, keepdim: bool) -> tuple[TensorType, TensorType]:
-    return (_extreme("aminmax", x, None if dim is None else (dim,), keepdim),) * 2
+    found = _extreme("aminmax", x, None if dim is None else (dim,), keepdim)
+    return found, found
 
 
 def _median(x: TensorType) -> TensorType:
@@ -104,7 +106,7 @@ def _count(x: TensorType, dim: Dims | int = None) -> TensorType:
     return _reduce(x, (dim,) if isinstance(dim, int) else dim, False, INDICES)
 
 
-def vector_norm(x: TensorType, order: object, dim: Dims, keepdim: bool, dtype: Dtype | None) -> TensorType:
+def vector_norm(x: TensorType, order: Any, dim: Dims, keepdim: bool, dtype: Dtype | None) -> TensorType:
     """The rule of linalg_vector_norm."""
     need_float("a norm", x)
     if dtype and (DTYPES[dtype.name].category != "float" or DTYPES[dtype.name].itemsize < DTYPES[x.dtype].itemsize):

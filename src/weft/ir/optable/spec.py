@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from weft.errors import LimitError, OpError
 from weft.ir.nodes import Dtype
@@ -59,7 +59,7 @@ class Index(NamedTuple):
 
 
 Types = TensorType | tuple[TensorType, ...]
-Cost = Callable[[tuple, tuple[TensorType, ...]], int]
+Cost = Callable[[tuple[Any, ...], tuple[TensorType, ...]], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,12 @@ class OpSpec:
     rows: Rows
     index: tuple[Index, ...]
 
-    def bind(self, args: tuple) -> tuple:
+    def bind(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """All arguments in order, defaults filled in; OpError where one is missing, superfluous or of another kind."""
         params = self.params
         if len(args) > len(params):
             raise OpError(f"{self.name} takes at most {len(params)} arguments, was given {len(args)}: {self.signature}")
-        bound = []
+        bound: list[Any] = []
         for position, param in enumerate(params):
             value = args[position] if position < len(args) else param.default
             if value is REQUIRED:
@@ -104,21 +104,22 @@ class OpSpec:
         return f"{self.name}({', '.join(shown)})"
 
 
-def elementwise(args: tuple, outputs: tuple[TensorType, ...]) -> int:
+def elementwise(args: tuple[Any, ...], outputs: tuple[TensorType, ...]) -> int:
     """One operation for each element that comes in or goes out, whichever is more."""
     return max(sum(t.numel for t in tensors(args)), sum(t.numel for t in outputs))
 
 
-def free(args: tuple, outputs: tuple[TensorType, ...]) -> int:
+def free(args: tuple[Any, ...], outputs: tuple[TensorType, ...]) -> int:
     """A view: nothing is computed."""
     return 0
 
 
-def tensors(args: object) -> list[TensorType]:
+def tensors(args: Any) -> list[TensorType]:
     """All tensor types among the arguments, those in lists included."""
     if isinstance(args, TensorType):
         return [args]
-    return [each for item in args for each in tensors(item)] if isinstance(args, tuple) else []
+    items = cast(tuple[Any, ...], args) if isinstance(args, tuple) else ()
+    return [each for item in items for each in tensors(item)]
 
 
 OPS: dict[str, OpSpec] = {}
@@ -152,7 +153,7 @@ def spec_of(name: str) -> OpSpec:
     raise OpError(f"{name!r} is not an operation that weft runs" + (f"; near it: {', '.join(near)}" if near else ""))
 
 
-def infer(name: str, args: tuple) -> tuple[TensorType, ...]:
+def infer(name: str, args: tuple[Any, ...]) -> tuple[TensorType, ...]:
     """The types of what `name` gives for `args`, in which each operand stands as its TensorType.
 
     Raises ShapeError, DtypeError or OpError where the op would not run.
@@ -169,13 +170,13 @@ def infer(name: str, args: tuple) -> tuple[TensorType, ...]:
     return outputs
 
 
-def flops(name: str, args: tuple, outputs: tuple[TensorType, ...]) -> int:
+def flops(name: str, args: tuple[Any, ...], outputs: tuple[TensorType, ...]) -> int:
     """About how many arithmetic operations `name` takes for these types."""
     spec = spec_of(name)
     return spec.cost(spec.bind(args), outputs)
 
 
-def canonical(name: str, args: tuple) -> tuple:
+def canonical(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """`args` with trailing defaults dropped: the one way of writing them that is hashed."""
     params, end = spec_of(name).params, len(args)
     while end and _same(args[end - 1], params[end - 1].default):
@@ -220,8 +221,9 @@ def _is_int(value: object) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
-def _is_ints(value: object) -> bool:
-    return type(value) is tuple and all(map(_is_int, value))
+def _is_ints(value: Any) -> bool:
+    items = cast(tuple[Any, ...], value) if type(value) is tuple else ()
+    return type(value) is tuple and all(map(_is_int, items))
 
 
 def _is_float(value: object) -> bool:
@@ -240,12 +242,14 @@ def _is_str(value: object) -> bool:
     return type(value) is str
 
 
-def _is_tensors(value: object) -> bool:
-    return type(value) is tuple and all(map(_is_tensor, value))
+def _is_tensors(value: Any) -> bool:
+    items = cast(tuple[Any, ...], value) if type(value) is tuple else ()
+    return type(value) is tuple and all(map(_is_tensor, items))
 
 
-def _is_tensors_or_none(value: object) -> bool:
-    return type(value) is tuple and all(item is None or _is_tensor(item) for item in value)
+def _is_tensors_or_none(value: Any) -> bool:
+    items = cast(tuple[Any, ...], value) if type(value) is tuple else ()
+    return type(value) is tuple and all(item is None or _is_tensor(item) for item in items)
 
 
 def _is_dtype(value: object) -> bool:

@@ -61,7 +61,7 @@ def expanded(shape: Ints, size: Ints) -> Ints:
     lead = len(size) - len(shape)
     if lead < 0:
         raise ShapeError(f"expand: {list(size)} has fewer dimensions than {list(shape)}")
-    out = []
+    out: list[int] = []
     for at, length in enumerate(size):
         old = shape[at - lead] if at >= lead else 1
         if length == -1 and at < lead:
@@ -105,7 +105,7 @@ def _squeeze(x: TensorType, dims: Ints | int | None = None) -> TensorType:
     if dims is None:
         return TensorType(x.dtype, tuple(length for length in x.shape if length != 1))
     given = (dims,) if isinstance(dims, int) else dims
-    gone = set(wrap_all(given, len(x.shape))) if given else set()
+    gone: set[int] = set(wrap_all(given, len(x.shape))) if given else set()
     return TensorType(x.dtype, tuple(n for at, n in enumerate(x.shape) if n != 1 or at not in gone))
 
 
