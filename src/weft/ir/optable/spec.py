@@ -221,9 +221,12 @@ def _is_int(value: object) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
+def _items(value: Any) -> tuple[Any, ...]:
+    return cast(tuple[Any, ...], value)
+
+
 def _is_ints(value: Any) -> bool:
-    items = cast(tuple[Any, ...], value) if type(value) is tuple else ()
-    return type(value) is tuple and all(map(_is_int, items))
+    return type(value) is tuple and all(map(_is_int, _items(value)))
 
 
 def _is_float(value: object) -> bool:
@@ -243,13 +246,11 @@ def _is_str(value: object) -> bool:
 
 
 def _is_tensors(value: Any) -> bool:
-    items = cast(tuple[Any, ...], value) if type(value) is tuple else ()
-    return type(value) is tuple and all(map(_is_tensor, items))
+    return type(value) is tuple and all(map(_is_tensor, _items(value)))
 
 
 def _is_tensors_or_none(value: Any) -> bool:
-    items = cast(tuple[Any, ...], value) if type(value) is tuple else ()
-    return type(value) is tuple and all(item is None or _is_tensor(item) for item in items)
+    return type(value) is tuple and all(item is None or _is_tensor(item) for item in _items(value))
 
 
 def _is_dtype(value: object) -> bool:
