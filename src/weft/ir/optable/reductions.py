@@ -243,7 +243,9 @@ def _diff(x: TensorType, n: int, dim: int, prepend: TensorType | None, append: T
             length += extra.shape[place]
     if n < 0:
         raise OpError(f"diff: n must not be negative, was {n}")
-    return TensorType(x.dtype, with_length(x.shape, place, length if n == 0 else max(length - n, 0)))
+    if n == 0:
+        return x  # as it is, without what was to be put before and after
+    return TensorType(x.dtype, with_length(x.shape, place, max(length - n, 0)))
 
 
 ALONG = Along("dim")
