@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from weft.errors import CausalityError, GradientError, Location
 from weft.ir.causality import Frontiers, Place, place_of
 from weft.ir.nodes import Const, Experiment, Node, Op, Read, Ref, Save, Site, Write, operands
-from weft.trace.constants import COPIED, TensorConstant
+from weft.trace.constants import COPIED, TensorConstant, version_of
 from weft.trace.location import Place as Line
 from weft.trace.location import here
 from weft.trace.location import where as resolve_here
@@ -29,28 +30,46 @@ class Graph:
         self.places: list[Line | None] = []
         self.frontiers = Frontiers(self.order_of)
         self.constants: dict[tuple[int, int], tuple[torch.Tensor, Ref]] = {}
+        self.changed_leaves: list[tuple[torch.Tensor, Ref]] = []
+        self.stops: set[int] = set()
+        """Nodes through which no gradient passes by nature: what they give is not floating point, or is detached."""
         self.shown: dict[int, tuple[Place, Location | None]] = {}
 
     def add(self, node: Node) -> Ref:
         """Append `node` with the user's line; CausalityError at that line if it would need its own consequences."""
         index = len(self.nodes)
+        place = here()
         try:
             self.frontiers.note(index, node)
         except CausalityError as error:
-            error.at(place.resolve() if (place := here()) else None)
+            error.at(place.resolve() if place else None)
             raise
         self.nodes.append(node)
-        self.places.append(here())
+        self.places.append(place)
         return Ref(index)
 
     def constant(self, tensor: torch.Tensor) -> Ref:
         """The node of a tensor of the user's own; the same tensor, unchanged, is one node."""
-        key = (id(tensor), tensor._version)
-        if key in self.constants and tensor.untyped_storage().resizable():
-            return self.constants[key][1]
+        key = (id(tensor), version_of(tensor))
+        met = self.constants.get(key)
+        if met is not None:
+            node = self.nodes[met[1].node]
+            # Changes made through NumPy or .data are not counted: a look at the numbers finds them.
+            if isinstance(node, Const) and isinstance(node.data, TensorConstant) and node.data.is_still(tensor):
+                return met[1]
+            self.changed_leaves.append(met)
         ref = self.add(Const(TensorConstant(tensor, where=None)))
         self.constants[key] = (tensor, ref)
         return ref
+
+    def without_gradient(self, value: Ref) -> Ref:
+        """`value`, through which no gradient may pass (it was made into something else while grad mode was off)."""
+        node = self.nodes[value.node]
+        if isinstance(node, Op) and node.nograd:
+            return value
+        if isinstance(node, Const) and isinstance(node.data, TensorConstant) and not node.data.source.requires_grad:
+            return value
+        return self.add(Op("alias", (value,), True))
 
     def location(self, ref: Ref) -> Location | None:
         place = self.places[ref.node]
@@ -84,10 +103,9 @@ class Graph:
     def check_nograd(self, scalar: Ref, targets: list[Ref]) -> None:
         """GradientError if the gradient would go through something recorded under no_grad (detach is meant)."""
         wanted = {ref.node for ref in targets}
-        for index in sorted(self.ancestors([scalar])):
+        for index in sorted(self.ancestors([scalar], self.stops)):
             node = self.nodes[index]
-            stops = getattr(node, "nograd", False) and not (isinstance(node, Op) and node.name == "detach")
-            if stops and wanted & self.ancestors([Ref(index)]):
+            if getattr(node, "nograd", False) and index not in self.stops and wanted & self.ancestors([Ref(index)]):
                 raise GradientError(
                     f"the gradient would go through a value computed under torch.no_grad ({self.location(Ref(index))}); "
                     "compute it with grad mode on, or .detach() it if no gradient should pass",
@@ -96,10 +114,14 @@ class Graph:
 
     def leaves(self) -> list[tuple[torch.Tensor, Ref]]:
         """The user's tensors that require grad, with their nodes."""
-        return [(tensor, ref) for tensor, ref in self.constants.values() if tensor.requires_grad]
+        met = [*self.constants.values(), *self.changed_leaves]
+        return [(tensor, ref) for tensor, ref in met if tensor.requires_grad]
 
-    def ancestors(self, roots: list[Ref]) -> set[int]:
-        """Every node that `roots` depend on, through the model too: a read depends on the writes at or below it."""
+    def ancestors(self, roots: list[Ref], ends: Collection[int] = ()) -> set[int]:
+        """Every node that `roots` depend on, through the model too: a read depends on the writes at or below it.
+
+        What the nodes in `ends` depend on is left out.
+        """
         writes = self._writes_by_run()
         seen: set[int] = set()
         stack = [ref.node for ref in roots]
@@ -108,6 +130,8 @@ class Graph:
             if index in seen:
                 continue
             seen.add(index)
+            if index in ends:
+                continue
             node = self.nodes[index]
             stack.extend(ref.node for ref in operands(node))
             if isinstance(node, Read):

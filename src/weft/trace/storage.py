@@ -1,28 +1,35 @@
 """What a traced tensor is a view of: a storage with versions.
 
-    storage ::= known (its data is at hand: made by a factory function, not yet touched by a traced value)
+    storage ::= known (its data is at hand: made by a factory function, not yet written by a traced value)
               | a value of the program, whose current version is the node `ref`
 
 A view names its storage and the chain of views that leads to it. Reading through it gives the version current at that
 line; writing through it makes the next version. So code that keeps a view and changes the tensor later behaves as in
 PyTorch, and yet every node of the program is immutable.
+
+A known storage stays known when it is read: the constant made of it (`ref`) holds until the next change in place.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from weft.errors import CausalityError, SessionError, SiteError
-from weft.ir.nodes import Op, Ref, Site, Update, ViewStep, Write
+from weft.errors import CausalityError, SiteError
+from weft.ir.nodes import Const, Op, Ref, Site, Update, ViewStep, Write
+from weft.trace.constants import COPIED, TensorConstant
 from weft.trace.location import where
 from weft.trace.places import check_padding
 
 if TYPE_CHECKING:
     from weft.ir.card import SiteSpec
     from weft.trace.graph import Graph
+
+NOGRAD = ViewStep("alias", ())
+"""A step that changes nothing: it stands where a view was taken under no_grad, through which no gradient may pass."""
+_STOPS = frozenset({"alias", "detach"})
 
 
 @dataclass(slots=True)
@@ -35,57 +42,84 @@ class Origin:
     step: int | None
 
 
-@dataclass(slots=True, eq=False)
 class Storage:
-    """One storage. Exactly one of `known` and `ref` is set."""
+    """One storage. Where `known` is None, `ref` is not."""
 
-    graph: Graph
-    owner: Any  # the session
-    ref: Ref | None = None
-    known: torch.Tensor | None = None
-    origin: Origin | None = None
-    root_size: tuple[int, ...] = ()
-    layout: tuple[int, ...] = ()
-    version: int = 0
-    frozen: str = ""  # why it may not be written, e.g. a stack of sites
-    views: dict[tuple[ViewStep, ...], Ref] = field(default_factory=dict)
+    __slots__ = ("frozen", "graph", "known", "layout", "origin", "owner", "ref", "root_size", "version", "views")
+
+    def __init__(
+        self,
+        graph: Graph,
+        owner: Any,  # the session
+        ref: Ref | None = None,
+        known: torch.Tensor | None = None,
+        root_size: tuple[int, ...] = (),
+        layout: tuple[int, ...] = (),
+    ) -> None:
+        self.graph = graph
+        self.owner = owner
+        self.ref = ref
+        self.known = known
+        self.root_size = root_size
+        self.layout = layout
+        self.origin: Origin | None = None
+        self.version = 0
+        self.frozen = ""  # why it may not be written, e.g. a stack of sites
+        self.views: dict[tuple[ViewStep, ...], Ref] | None = None
 
     def read(self, chain: tuple[ViewStep, ...]) -> Ref:
         """The node of the current version seen through `chain` (view nodes are made when first needed)."""
-        self.owner.check_usable()
+        if self.owner.state != "open":
+            self.owner.check_usable()
         if self.ref is None:
-            self._become_unknown()
-        assert self.ref is not None
+            self.ref = self._constant()
         if not chain:
             return self.ref
+        if self.views is None:
+            self.views = {}
         found = self.views.get(chain)
         if found is None:
             step = chain[-1]
             base = self.read(chain[:-1])
-            name = "reshape" if step.op in ("view", "_unsafe_view") else step.op
-            found = self.views[chain] = self.graph.add(Op(name, (base, *step.args)))
+            name = "reshape" if step.op == "view" else step.op
+            found = self.views[chain] = self.graph.add(Op(name, (base, *step.args), step is NOGRAD))
+            if step.op == "detach":
+                self.graph.stops.add(found.node)
         return found
 
     def write(self, chain: tuple[ViewStep, ...], value: Ref, nograd: bool, see: Any = None) -> None:
-        """Replace what `chain` leads to by `value`: the next version. `see` leads from the site's shape to the region."""
-        self.owner.check_usable()
+        """Replace what `chain` leads to by `value`: the next version. `see` leads from the site's shape to the region.
+
+        With `nograd`, or through a detached view, PyTorch's autograd would not see the change: no gradient may pass.
+        """
+        if self.owner.state != "open":
+            self.owner.check_usable()
         if self.frozen:
             raise SiteError(self.frozen, where=where())
-        if self.ref is None:
-            self._become_unknown()
-        assert self.ref is not None
-        if self.origin is not None:
-            self._check_site(see)
-            self.ref = self.graph.add(Write(self.ref, chain, value))
+        base = self.ref or self._constant()
+        if any(step.op in _STOPS for step in chain):
+            nograd = True
+            chain = tuple(step for step in chain if step.op not in _STOPS)
+        if self.origin is None:
+            self.ref = self.graph.add(Update(base, chain, value, self.layout, nograd))
         else:
-            self.ref = self.graph.add(Update(self.ref, chain, value, self.layout, nograd))
-        self.version += 1
-        self.views.clear()
-
-    def _become_unknown(self) -> None:
-        assert self.known is not None
-        self.ref = self.graph.constant(self.known)
+            self._check_site(see)
+            self.ref = self.graph.add(Write(base, chain, self.graph.without_gradient(value) if nograd else value))
         self.known = None
+        self.changed()
+
+    def changed(self) -> None:
+        """What was read before holds no longer (of a known storage: not the constant either)."""
+        self.version += 1
+        self.views = None
+        if self.known is not None:
+            self.ref = None
+
+    def _constant(self) -> Ref:
+        known = self.known
+        assert known is not None
+        # Large tensors are held, not copied, and this one may still be changed.
+        return self.graph.add(Const(TensorConstant(known.clone() if known.nbytes > COPIED else known)))
 
     def _check_site(self, see: Any) -> None:
         origin = self.origin
@@ -101,15 +135,3 @@ class Storage:
                 "write first and look afterwards, or make the edit in a .fork() of the run",
                 where=where(),
             )
-
-
-def same_session(storages: list[Storage]) -> Graph:
-    """The graph that all these storages belong to; SessionError if they come from different sessions."""
-    graph = storages[0].graph
-    if any(storage.graph is not graph for storage in storages):
-        raise SessionError(
-            "values of two sessions cannot be combined before they are computed; "
-            "put both runs into one session, or save the value and use it after its block",
-            where=where(),
-        )
-    return graph

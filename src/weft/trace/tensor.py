@@ -24,6 +24,8 @@ Signature = tuple[torch.dtype, tuple[int, ...], tuple[int, ...]]
 """dtype, size and strides: what the shape of a result depends on."""
 
 _make = torch.Tensor._make_wrapper_subclass
+_guard = torch._C._set_throw_on_mutable_data_ptr
+"""Code that would reach for the memory itself, which is not there, gets an error instead of an address."""
 
 
 class Traced(torch.Tensor):
@@ -32,6 +34,7 @@ class Traced(torch.Tensor):
     _st: Storage
     _chain: tuple[ViewStep, ...]
     _sig: Signature
+    _offset: int
     _real: torch.Tensor | None
     _saved: str | None
 
@@ -46,9 +49,11 @@ class Traced(torch.Tensor):
     ) -> Traced:
         dtype, size, stride = signature
         self = _make(cls, size, strides=stride, storage_offset=offset, dtype=dtype)
+        _guard(self)
         self._st = storage
         self._chain = chain
         self._sig = signature
+        self._offset = offset
         self._real = real
         self._saved = None
         return self
@@ -142,8 +147,7 @@ class Traced(torch.Tensor):
         return item in resolve(self, "in")
 
     def __format__(self, spec: str) -> str:
-        value = value_or_none(self)
-        return repr(self) if value is None else format(value, spec)
+        return repr(self) if not spec and value_or_none(self) is None else format(resolve(self, "formatted text"), spec)
 
     def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
         return resolve(self, "dlpack").__dlpack__(*args, **kwargs)
@@ -208,10 +212,16 @@ class Traced(torch.Tensor):
         """As torch's, except that a device is ignored: a traced value lives with the model."""
         if self._st.owner.done:
             return resolve(self).to(*args, **kwargs)
-        dtype = kwargs.get("dtype")
+        dtype, copy = kwargs.get("dtype"), kwargs.get("copy", False)
+        if "other" in kwargs:
+            dtype = kwargs["other"].dtype
         for arg in args:
             dtype = arg if isinstance(arg, torch.dtype) else arg.dtype if isinstance(arg, torch.Tensor) else dtype
-        return self if dtype is None or dtype == self.dtype else torch.ops.aten.to.dtype(self, dtype)
+        flags = [arg for arg in args if isinstance(arg, bool)]  # non_blocking, copy
+        copy = flags[1] if len(flags) > 1 else copy
+        if dtype is None or dtype == self.dtype:
+            return self.clone() if copy else self
+        return self.type(dtype)
 
     def cuda(self, *args: Any, **kwargs: Any) -> Any:
         return resolve(self).cuda(*args, **kwargs) if self._st.owner.done else self
