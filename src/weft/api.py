@@ -76,7 +76,6 @@ class RemoteBackend:
         self.client, self.name = client, name
         self.card = client.card(name)
         self.tokens = Tokens(self.card.tokenizer) if self.card.tokenizer else None
-        self._jobs: dict[int, Job] = {}
 
     def card_for(self, types: dict[str, TensorType]) -> Card:
         if self.card.kind != "decoder":
@@ -87,15 +86,14 @@ class RemoteBackend:
         job = self.client.submit(self.name, experiment, fresh=fresh, plan=plan).wait()
         record = job.record()
         values = {name: to_tensor(value, torch.device("cpu")) for name, value in record.results.items()}
-        outcome = Outcome(values, record.edits, record.work, record.seconds, record.plan)
-        self._jobs[id(outcome)] = job
-        return outcome
+        return Outcome(values, record.edits, record.work, record.seconds, record.plan, record=record)
 
     def submit(self, experiment: Experiment, *, fresh: bool = False) -> Job:
         return self.client.submit(self.name, experiment, fresh=fresh)
 
     def record(self, experiment: Experiment, outcome: Outcome | None) -> Record:
-        return self._jobs[id(outcome)].record()
+        assert outcome is not None
+        return outcome.record
 
     def param(self, name: str) -> torch.Tensor:
         raise OpError(

@@ -14,6 +14,7 @@ import torch
 
 from weft.errors import ExecutionError, GradientError, WeftError
 from weft.execute import kernels
+from weft.execute.lazy import Picked, SiteValue, full
 from weft.execute.needed import Uses
 from weft.ir.nodes import (
     EACH,
@@ -48,7 +49,7 @@ class Dataflow:
     ) -> None:
         self.loaded, self.experiment, self.uses, self.constant = loaded, experiment, uses, constant
         self.nodes = experiment.nodes
-        self.values: dict[Key, tuple[torch.Tensor, ...]] = {}
+        self.values: dict[Key, tuple[Any, ...]] = {}
         self.saved: dict[str, Any] = {}
         self.stepped = self._stepped()
         self.consumers: dict[int, list[int]] = defaultdict(list)
@@ -110,7 +111,7 @@ class Dataflow:
         self.queue.extend(key for key, count in self.pending.items() if count == 0)
         self.drain()
 
-    def deliver(self, key: Key, outputs: tuple[torch.Tensor, ...]) -> None:
+    def deliver(self, key: Key, outputs: tuple[Any, ...]) -> None:
         """A value has become known; whatever waited for it is computed."""
         self._put(key, outputs)
         self.drain()
@@ -139,7 +140,7 @@ class Dataflow:
             for item in self._operand_keys(key):
                 self.release(item)
 
-    def _put(self, key: Key, outputs: tuple[torch.Tensor, ...]) -> None:
+    def _put(self, key: Key, outputs: tuple[Any, ...]) -> None:
         index, step = key
         if self.uses_left[key] > 0:
             self.values[key] = outputs
@@ -156,7 +157,7 @@ class Dataflow:
 
     # -- one node ---
 
-    def _compute(self, key: Key) -> tuple[torch.Tensor, ...]:
+    def _compute(self, key: Key) -> tuple[Any, ...]:
         index, step = key
         node = self.nodes[index]
         graph = index in self.uses.with_grad and not getattr(node, "nograd", False)
@@ -164,11 +165,11 @@ class Dataflow:
             outputs = self._value(node, step)
             return tuple(self._target(Ref(index, out), value) for out, value in enumerate(outputs))
 
-    def _target(self, ref: Ref, value: torch.Tensor) -> torch.Tensor:
+    def _target(self, ref: Ref, value: Any) -> Any:
         """What a gradient is asked for must be part of the graph."""
         return value.requires_grad_() if ref in self.uses.targets and not value.requires_grad else value
 
-    def _value(self, node: Any, step: int | None) -> tuple[torch.Tensor, ...]:
+    def _value(self, node: Any, step: int | None) -> tuple[Any, ...]:
         match node:
             case Const(data):
                 return (self.constant(data),)
@@ -177,9 +178,9 @@ class Dataflow:
             case Apply(part, arg):
                 return (self.loaded.apply(part, self.get(arg, step)),)
             case Op(name, args):
-                return kernels.call(name, self._args(args, step))
+                return self._op(name, args, step)
             case Write(prev, view, value):
-                return (replaced(self.get(prev, step), view, self.get(value, step)),)
+                return (self._write(prev, view, value, step),)
             case Update(base, view, value, layout):
                 return (replaced(self.get(base, step), view, self.get(value, step), layout),)
             case Grad(of, wrt):
@@ -194,7 +195,28 @@ class Dataflow:
         raise ExecutionError(f"a node of kind {type(node).__name__} cannot be computed")
 
     def get(self, ref: Ref, step: int | None) -> torch.Tensor:
+        """An operand's numbers."""
+        return full(self.held(ref, step))
+
+    def held(self, ref: Ref, step: int | None) -> Any:
+        """An operand, perhaps not put together yet."""
         return self.values[ref.node, step if ref.node in self.stepped else None][ref.out]
+
+    def _op(self, name: str, args: tuple[Any, ...], step: int | None) -> tuple[Any, ...]:
+        first = self.held(args[0], step) if args and isinstance(args[0], Ref) else None
+        if isinstance(first, SiteValue | Picked):
+            answer = first.op(name, self._args(args[1:], step))
+            if answer is not None:
+                return (answer,)
+        return kernels.call(name, self._args(args, step))
+
+    def _write(self, prev: Ref, view: tuple[ViewStep, ...], value: Ref, step: int | None) -> Any:
+        base, new = self.held(prev, step), self.held(value, step)
+        if not isinstance(base, SiteValue):
+            return replaced(full(base), view, full(new))
+        if isinstance(new, SiteValue) and not view and new.layout is base.layout:
+            return new  # an indexed write: already this site with some places replaced
+        return base.written(view, full(new))
 
     def _args(self, arg: Any, step: int | None) -> Any:
         if isinstance(arg, Ref):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from weft.ir.causality import OrderOf, place_of
 from weft.ir.nodes import Experiment, Grad, Keep, Read, Run, Save, Write, operands
 
 
 class Uses:
     """Which nodes of an experiment are needed, and who uses whom.
 
+    Without `order_of` a run that is read runs whole, with all its edits; with it, an edit is needed only if something
+    later in the model is (edits that are not have no effect on anything read).
+
     `reads` and `writes` of a run by number; `final` is the last write to each read's site (the read itself if there is
     none): what the model goes on with. `with_grad` are the nodes that some gradient goes through.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, order_of: OrderOf | None = None) -> None:
         self.nodes = experiment.nodes
+        self.order_of = order_of
         self.reads: dict[int, list[int]] = defaultdict(list)
         self.writes: dict[int, list[int]] = defaultdict(list)
         self.root: dict[int, int] = {}
@@ -23,6 +28,11 @@ class Uses:
         self._index()
         saved = [i for i, node in enumerate(self.nodes) if isinstance(node, Save | Keep)]
         self.needed = self.closure(saved)
+        for root in self.final:
+            self.final[root] = root
+        for index in sorted(self.root):
+            if index in self.needed:
+                self.final[self.root[index]] = index
         grads = [node.of.node for i, node in enumerate(self.nodes) if isinstance(node, Grad) and i in self.needed]
         self.with_grad = self.closure(grads) if grads else set()
         self.targets = {r for i, n in enumerate(self.nodes) if isinstance(n, Grad) and i in self.needed for r in n.wrt}
@@ -40,7 +50,7 @@ class Uses:
                 self.writes[read.run].append(index)
 
     def closure(self, roots: list[int]) -> set[int]:
-        """Everything that `roots` depend on. A run that is read runs whole, with all its edits."""
+        """Everything that `roots` depend on."""
         seen: set[int] = set()
         stack = list(roots)
         while stack:
@@ -52,10 +62,27 @@ class Uses:
             stack.extend(ref.node for ref in operands(node))
             if isinstance(node, Read):
                 stack.append(node.run)
-            elif isinstance(node, Run):
+                stack.extend(self._before(node))
+            elif isinstance(node, Run) and self.order_of is None:
                 stack.extend(self.writes[index])
                 stack.extend(self.root[write] for write in self.writes[index])
         return seen
+
+    def _before(self, read: Read) -> list[int]:
+        """The writes of a run that come before a site of it."""
+        if self.order_of is None:
+            return []
+        run = self.nodes[read.run]
+        if isinstance(run, Run) and run.kind == "generate":  # every step of it may come after any other
+            return self.writes[read.run]
+        place = place_of(self.order_of, read)
+        found = []
+        for write in self.writes[read.run]:
+            other = self.nodes[self.root[write]]
+            assert isinstance(other, Read)
+            if place_of(self.order_of, other) < place:
+                found.append(write)
+        return found
 
     def runs(self) -> list[int]:
         """The runs that are needed, in the order written."""

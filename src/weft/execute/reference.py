@@ -43,7 +43,8 @@ def run(
 ) -> Outcome:
     """Run an experiment on a loaded model and give its saved values (detached tensors on the model's device)."""
     with frozen(loaded.module):
-        return Interpreter(loaded, experiment, progress, cancelled).run()
+        interpreter = Interpreter(loaded, experiment, Uses(experiment), progress, cancelled)
+        return interpreter.run(interpreter.uses.runs())
 
 
 @contextmanager
@@ -62,23 +63,32 @@ def frozen(module: torch.nn.Module) -> Iterator[None]:
 class Interpreter:
     """One experiment on one model."""
 
-    def __init__(self, loaded: Any, experiment: Experiment, progress: Progress | None, cancelled: Any) -> None:
+    def __init__(
+        self, loaded: Any, experiment: Experiment, uses: Uses, progress: Progress | None, cancelled: Any
+    ) -> None:
         self.loaded = loaded
         self.nodes = experiment.nodes
-        self.uses = Uses(experiment)
+        self.uses = uses
         device = next((p.device for p in loaded.module.parameters()), torch.device("cpu"))
         self.flow = Dataflow(loaded, experiment, self.uses, lambda data: to_tensor(data, device))
         self.progress = progress or (lambda done, text: None)
         self.cancelled = cancelled or (lambda: False)
         self.captured = self.finished = 0
         self.applied: set[int] = set()
+        self.without_effect: set[int] = set()
         self.work = {"runs": 0, "passes": 0, "rows": 0, "layer_tokens_asked": 0, "layer_tokens_done": 0}
 
-    def run(self) -> Outcome:
+    def run(self, runs: list[int]) -> Outcome:
+        """Run those runs, and give what was saved."""
         started = time.perf_counter()
         self.flow.start()
-        passes = [each for index in self.uses.runs() for each in self._passes(index)]
-        self.work["runs"] = len(self.uses.runs())
+        self.advance(runs)
+        return self.outcome("reference", time.perf_counter() - started)
+
+    def advance(self, runs: list[int]) -> None:
+        """Make the passes of these runs, each as soon as what it needs is there."""
+        passes = [each for index in runs for each in self._passes(index)]
+        self.work["runs"] += len(runs)
         waiting = passes
         while waiting:
             before, left = self.captured, []
@@ -91,7 +101,10 @@ class Interpreter:
             if len(left) == len(waiting) and self.captured == before:
                 raise ExecutionError("these runs wait for one another; the experiment has no order in which it can run")
             waiting = left
-        return Outcome(self._values(), self._edits(), self.work, time.perf_counter() - started, "reference")
+
+    def outcome(self, plan: str, seconds: float, notes: tuple[str, ...] = ()) -> Outcome:
+        """What was saved, and what it took."""
+        return Outcome(self._values(), self._edits(), self.work, seconds, plan, notes)
 
     def _passes(self, index: int) -> list[Pass]:
         node = self.nodes[index]
@@ -112,7 +125,7 @@ class Interpreter:
     def _edits(self) -> Edits:
         asked = sum(isinstance(node, Write) for node in self.nodes)
         unread = sum(isinstance(node, Write) and index not in self.uses.needed for index, node in enumerate(self.nodes))
-        edits = Edits(asked, len(self.applied), unread + self._after_the_end())
+        edits = Edits(asked, len(self.applied), unread + len(self.without_effect) + self._after_the_end())
         if edits.asked != edits.applied + edits.without_effect:
             raise ExecutionError(f"{edits.asked} edits were asked for, but {edits.applied} made: a fault in weft")
         return edits

@@ -19,8 +19,8 @@ class Edits(NamedTuple):
 class Outcome:
     """The saved values by name (tensors), the edits counted, the work done and how long it took.
 
-    `work` counts runs, passes (forward passes made), rows, layer_tokens_asked and layer_tokens_done. `facts` are the
-    model's fingerprint and the versions, for the record; `record_hash` is known where a server has written the record.
+    `work` counts runs, passes (forward passes made), rows, layer_tokens_asked and layer_tokens_done. `notes` say what
+    the plan did, and which runs it could not help. `record` is there already where a server has written it.
     """
 
     values: Mapping[str, Any]
@@ -29,3 +29,4 @@ class Outcome:
     seconds: float = 0.0
     plan: str = "reference"
     notes: tuple[str, ...] = ()
+    record: Any = None

@@ -37,9 +37,14 @@ class Active(NamedTuple):
     seen: dict[int, Seen]  # by id of the attention module
 
 
+PackedAttention = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, float | None], torch.Tensor]
+"""`packed(module, q, k, v, scaling)`: attention of packed tokens, [1, head, token, d_head] to [1, token, head, d_head]."""
+
+
 class _Local(threading.local):
     def __init__(self) -> None:
         self.active: list[Active] = []
+        self.packed: PackedAttention | None = None
 
 
 LOCAL = _Local()
@@ -58,6 +63,8 @@ def mask(*args: Any, config: Any = None, **kwargs: Any) -> torch.Tensor | None:
     """An explicit mask, always: as numbers where the model's own attention is eager, else as booleans."""
     from transformers.masking_utils import eager_mask, sdpa_mask
 
+    if LOCAL.packed is not None:
+        return None
     original = next((each.original for each in LOCAL.active if each.config is config), "sdpa")
     if original == "eager":
         return eager_mask(*args, config=config, **kwargs)
@@ -81,6 +88,10 @@ def attention(
     if dropout or s_aux is not None:
         what = "dropout" if dropout else "attention sinks"
         raise ExecutionError(f"weft's attention has no {what}; put the model in eval mode, or read sites outside it")
+    if LOCAL.packed is not None:
+        if softcap is not None or position_bias is not None or attention_mask is not None:
+            raise ExecutionError("packed attention has no softcap, bias or mask")
+        return LOCAL.packed(module, query, key, value, scaling), None
     active = next((each for each in reversed(LOCAL.active) if id(module) in each.seen), None)
     seen = active.seen[id(module)] if active else Seen(_nothing)
     emit = seen.emit

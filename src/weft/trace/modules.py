@@ -37,12 +37,17 @@ class ModuleSite:
 
     @property
     def input(self) -> Traced | ModuleItems:
-        """What the module is given (its first tensor; `module(path).input["name"]` where it takes several)."""
+        """The module's first tensor; the others by name in `module(path).inputs["name"]`."""
         return self._get("module.input")
 
     @input.setter
     def input(self, value: Any) -> None:
         self._run.assign(self._one("module.input"), value)
+
+    @property
+    def inputs(self) -> ModuleItems:
+        """All the tensors the module is given: `.inputs["position_ids"]`; the first is `.input`."""
+        return ModuleItems(self._run, self._sites("module.input"))
 
     @property
     def output(self) -> Traced | ModuleItems:
@@ -72,10 +77,14 @@ class ModuleSite:
         sites = self._sites(name)
         if not sites:
             raise SiteError(f"module {self._path} has no tensor as its {name.removeprefix('module.')}", where=where())
-        return self._run.site(sites[0]) if len(sites) == 1 else ModuleItems(self._run, sites)
+        plain = [site for site in sites if site.item == ""]
+        return self._run.site(plain[0]) if plain else ModuleItems(self._run, sites)
 
     def _one(self, name: str) -> Site:
         sites = self._sites(name)
+        plain = [site for site in sites if site.item == ""]
+        if plain:
+            return plain[0]
         if len(sites) != 1:
             items = ", ".join(site.item for site in sites) or "none"
             raise SiteError(

@@ -1,0 +1,492 @@
+"""The engine: all runs of an experiment that it can do, in a few widening passes over the layers.
+
+    base pass      every distinct row of tokens once, unedited; its keys and values are kept for all
+    fork passes    one for each level of edited runs: the suffixes of all their rows, each entering at its first edited layer
+
+A run's site has the base's numbers before its fork and its own after it. What the user's operations ask of a site is
+delivered to the dataflow as a `SiteValue`, which is put together only where they look; what they write is put into the
+packed tokens before the layer goes on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from weft.errors import JobCancelledError
+from weft.execute.attend import Group, Part, Store, attend, part, stored
+from weft.execute.dataflow import Dataflow
+from weft.execute.lazy import Layout, Patch, SiteValue
+from weft.execute.needed import Uses
+from weft.execute.packed import Arguments, Packed
+from weft.execute.readings import Reading, reading_of
+from weft.execute.tree import Segment, Tree, fork_from, tree
+from weft.ir.nodes import Node, Read, Site, Write
+from weft.models.hooks import installed
+from weft.plan.forks import IN_LAYER, Fork
+
+MOST_TOKENS = 8192
+"""Packed tokens of a fork pass: more are done in several passes."""
+MOST_LOGITS = 512
+"""Rows of whole logits made at once."""
+
+
+@dataclass
+class Work:
+    """What was done, in layers times tokens, and what running each row by itself would have been."""
+
+    passes: int = 0
+    rows: int = 0
+    asked: int = 0
+    done: int = 0
+
+
+@dataclass(eq=False)
+class Run:
+    """One run in the engine: its fork, its reads by site, and where its tokens lie."""
+
+    fork: Fork
+    reads: dict[Site, int]
+    shared: torch.Tensor  # batch pos, in the base's tokens
+    own: torch.Tensor  # batch pos, in its pass's tokens; -1 outside the suffix
+    segments: list[Segment] = field(default_factory=list)
+
+
+class Engine:
+    """The base and the forks of one experiment on one model."""
+
+    def __init__(
+        self, loaded: Any, nodes: tuple[Node, ...], uses: Uses, flow: Dataflow, forks: tuple[Fork, ...], cancelled: Any
+    ) -> None:
+        self.loaded, self.nodes, self.uses, self.flow, self.forks = loaded, nodes, uses, flow, forks
+        self.cancelled = cancelled
+        self.packed = Packed(loaded)
+        self.layers = len(self.packed.layers)
+        self.tree: Tree = tree([row for fork in forks for row in fork.tokens])
+        self.work = Work()
+        self.applied: set[int] = set()
+        self.without_effect: set[int] = set()
+        self.saved: dict[Site, torch.Tensor] = {}
+        self.stores: list[Store] = []
+        self.root_tokens = 0
+        self.runs = {fork.run: self._run(fork) for fork in forks}
+
+    # -- before anything runs --------------------------------------------------------------------------------------------
+
+    def _run(self, fork: Fork) -> Run:
+        reads = {}
+        for index in self.uses.reads[fork.run]:
+            node = self.nodes[index]
+            if isinstance(node, Read) and index in self.uses.needed:
+                reads[node.site] = index
+        empty = torch.full((len(fork.tokens), fork.pos), -1)
+        self.work.asked += self.layers * sum(len(row) for row in fork.tokens)
+        return Run(fork, reads, empty, empty.clone())
+
+    def _enters(self, fork: Fork) -> bool:
+        return fork.edited and fork.layer <= fork.last + 1 and fork.layer <= self.layers
+
+    def base(self) -> None:
+        """Run every distinct row once, and tell the dataflow what unedited runs read."""
+        entries = {fork.layer for fork in self.forks if self._enters(fork)}
+        keep = {site for run in self.runs.values() for site in run.reads if site.name not in ("final_norm", "logits")}
+        keep |= {self._entry(layer) for layer in entries}
+        last = max((fork.last for fork in self.forks), default=-1)
+        wants_end = any(site.name in ("final_norm", "logits") for run in self.runs.values() for site in run.reads)
+        if wants_end:
+            keep.add(Site("resid_post", self.layers - 1))
+        found: dict[Site, list[torch.Tensor]] = defaultdict(list)
+        for segments in (self.tree.roots, self.tree.branches):
+            if segments:
+                self._base_pass(segments, last, keep, found)
+        self.saved = {site: torch.cat(parts) if len(parts) > 1 else parts[0] for site, parts in found.items()}
+        for run in self.runs.values():
+            self._place(run)
+        as_base = [run for run in self.runs.values() if not self._enters(run.fork)]
+        self._tell(as_base, lambda site: True)
+        for run in as_base:
+            self.without_effect.update(w for w in self.uses.writes[run.fork.run] if w in self.uses.needed)
+            self._let_go(run)
+
+    def _base_pass(self, segments: list[Segment], last: int, keep: set[Site], found: dict[Site, list[Any]]) -> None:
+        tokens = _packed_tokens(segments)
+        for segment in segments:
+            segment.last = last
+        store = Store({}, {})
+        sweep = Sweep(self, segments, tokens, self._parents(segments), keep_keys=store)
+        sweep.run(last, {site: (lambda value, s=site: found[s].append(value[0])) for site in keep})
+        if not self.stores:
+            self.root_tokens = tokens
+        self.stores.append(store)
+
+    def _entry(self, layer: int) -> Site:
+        """The site whose value enters a layer."""
+        return Site("embed") if layer == 0 else Site("resid_post", layer - 1)
+
+    def _place(self, run: Run) -> None:
+        """Where each position's token is in the base."""
+        for row, (tokens, start) in enumerate(zip(run.fork.tokens, run.fork.starts, strict=True)):
+            for segment in self.tree.chain(tokens):
+                offset = self.root_tokens if segment.parent is not None else 0
+                end = run.fork.pos
+                places = torch.arange(segment.length) + segment.at + offset
+                until = min(end, start + segment.first + segment.length)
+                at = start + segment.first
+                run.shared[row, at:until] = places[: until - at]
+
+    def _parents(self, segments: list[Segment]) -> Callable[[list[Segment]], list[tuple[Store, list[int], list[int]]]]:
+        """For segments: each store they attend to, with the row and the number of keys of each."""
+
+        def parts(members: list[Segment]) -> list[tuple[Store, list[int], list[int]]]:
+            found = []
+            for depth, store in enumerate(self.stores):
+                rows, valid = [], []
+                for segment in members:
+                    row, count = _keys_at(segment, depth)
+                    rows.append(row)
+                    valid.append(count)
+                if any(valid):
+                    found.append((store, rows, valid))
+            return found
+
+        return parts
+
+    # -- edited runs -----------------------------------------------------------------------------------------------------
+
+    def level(self, number: int) -> None:
+        """Run the edited runs of one level, as many at once as fit."""
+        runs = [run for run in self.runs.values() if run.fork.level == number and self._enters(run.fork)]
+        batch: list[Run] = []
+        size = 0
+        for run in runs:
+            tokens = sum(len(row) - first for row, first in zip(run.fork.tokens, run.fork.first, strict=True))
+            if batch and size + tokens > MOST_TOKENS:
+                self._forks(batch)
+                batch, size = [], 0
+            batch.append(run)
+            size += tokens
+        if batch:
+            self._forks(batch)
+
+    def _forks(self, runs: list[Run]) -> None:
+        segments = [segment for run in runs for segment in self._segments(run)]
+        segments.sort(key=lambda each: (each.layer, each.length, each.parent.number if each.parent else 0))
+        tokens = _packed_tokens(segments)
+        for segment in segments:
+            run = self.runs[segment.run]
+            at = run.fork.starts[segment.run_row] + segment.first
+            run.own[segment.run_row, at : at + segment.length] = torch.arange(segment.length) + segment.at
+        self._tell(runs, lambda site: False)
+        sites = {site for run in runs for site in run.reads if site.name not in ("final_norm", "logits")}
+        end = Site("resid_post", self.layers - 1)
+        ended: list[Any] = []
+        sweep = Sweep(self, segments, tokens, self._parents(segments))
+        taps: dict[Site, Callable[[torch.Tensor], Any]] = {
+            site: (lambda value, s=site: self._offer(runs, s, value, sweep)) for site in sites
+        }
+        wants_end = [run for run in runs if any(site.name in ("final_norm", "logits") for site in run.reads)]
+        if wants_end:
+            first = taps.get(end)
+            taps[end] = lambda value: ended.append(_or(first(value) if first else None, value)) or ended[-1]
+        sweep.run(max(run.fork.last for run in runs), taps)
+        if wants_end:
+            self._ends(wants_end, ended[-1][0], sweep)
+        for run in runs:
+            run.own.fill_(-1)
+            self._let_go(run)
+
+    def _let_go(self, run: Run) -> None:
+        """The run has ended: what was held for it is freed."""
+        for index in [*self.uses.writes[run.fork.run], *self.uses.reads[run.fork.run]]:
+            self.flow.release((index, None))
+
+    def _segments(self, run: Run) -> list[Segment]:
+        found = []
+        for row, (tokens, first) in enumerate(zip(run.fork.tokens, run.fork.first, strict=True)):
+            if first < len(tokens):
+                parent = fork_from(self.tree, tokens, first)
+                found.append(
+                    Segment(tokens, first, parent, run.fork.layer, run.fork.last, run=run.fork.run, run_row=row)
+                )
+        return found
+
+    # -- what passes a site ----------------------------------------------------------------------------------------------
+
+    def _tell(self, runs: list[Run], every: Callable[[Site], bool]) -> None:
+        """Deliver what a run reads before its fork (or at `every` site, for runs without one): the base's numbers."""
+        for run in runs:
+            layout = Layout(run.shared, torch.full_like(run.own, -1))
+            for site, index in run.reads.items():
+                before = every(site) or (site.name == "embed" and run.fork.layer > 0)
+                if site.layer is not None and not before:
+                    before = site.layer < run.fork.layer - (site.name == "resid_post")
+                if before:
+                    self._deliver(index, self._value(site, layout, None))
+
+    def _value(self, site: Site, layout: Layout, own: torch.Tensor | None) -> SiteValue:
+        """A site's value in the presentation; `own` is this pass's packed value (for logits: of the last layer)."""
+        sizes = self.loaded.card.sizes
+        if site.name in ("final_norm", "logits"):
+            base = self.saved.get(Site("resid_post", self.layers - 1))
+            finish = self._logits if site.name == "logits" else self._normed
+            tail = (sizes["d_vocab"] if site.name == "logits" else sizes["d_model"],)
+            return SiteValue(layout, base, own, tail, finish=finish, entries=site.name == "logits")
+        base = self.saved.get(site)
+        packed = own if own is not None else base
+        assert packed is not None
+        return SiteValue(layout, base, own, tuple(packed.shape[1:]))
+
+    def _normed(self, value: torch.Tensor, entries: torch.Tensor | None = None) -> torch.Tensor:
+        return self.packed.final_norm(value[None])[0]
+
+    def _logits(self, value: torch.Tensor, entries: torch.Tensor | None = None) -> torch.Tensor:
+        return self.packed.logits(self._normed(value), entries)
+
+    def _deliver(self, index: int, value: SiteValue) -> None:
+        self.flow.deliver((index, None), (value,))
+
+    def _offer(self, runs: list[Run], site: Site, packed: torch.Tensor, sweep: Sweep) -> torch.Tensor | None:
+        """Deliver what the runs read here, then put in what they write here."""
+        layer = site.layer if site.layer is not None else -1
+        rounds: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
+        for run in runs:
+            index = run.reads.get(site)
+            if index is None or layer < run.fork.layer - (site.name == "resid_post") or run.fork.last < layer:
+                continue
+            layout = Layout(run.shared, sweep.places(run.own))
+            self._deliver(index, self._value(site, layout, packed[0]))
+            final = self.uses.final[index]
+            if final != index:
+                self._collect(final, layout, rounds)
+        if not rounds:
+            return None
+        changed = packed.clone()
+        for patches in rounds:
+            places = torch.cat([place for place, _ in patches])
+            changed[0].index_copy_(0, places, torch.cat([values for _, values in patches]).to(changed.dtype))
+        return changed
+
+    def _collect(self, final: int, layout: Layout, rounds: list[list[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+        value = self.flow.values[final, None][0]
+        assert isinstance(value, SiteValue)
+        for number, patch in enumerate(value.patches):
+            places = layout.own[patch.rows, patch.positions]
+            inside = places >= 0
+            whole = bool(inside.all())
+            if number == len(rounds):
+                rounds.append([])
+            rounds[number].append((places, patch.values) if whole else (places[inside], patch.values[inside]))
+        node: Node = self.nodes[final]
+        while isinstance(node, Write):
+            self.applied.add(final)
+            final = node.prev.node
+            node = self.nodes[final]
+
+    # -- the end of the model ----------------------------------------------------------------------------------------------
+
+    def _ends(self, runs: list[Run], hidden: torch.Tensor, sweep: Sweep) -> None:
+        """Deliver final norms and logits, whole logits of many runs made together."""
+        waiting: list[tuple[int, SiteValue, Reading]] = []
+        for run in runs:
+            layout = Layout(run.shared, sweep.places(run.own))
+            for site, index in run.reads.items():
+                if site.name not in ("final_norm", "logits"):
+                    continue
+                value = self._value(site, layout, hidden)
+                reading = reading_of(self.nodes, self.flow.consumers, index, run.fork) if value.entries else None
+                if reading is None:
+                    self._deliver(index, value)
+                else:
+                    waiting.append((index, value, reading))
+        while waiting:
+            size, batch = 0, []
+            while waiting and (not batch or size + len(waiting[0][2].rows) <= MOST_LOGITS):
+                batch.append(waiting.pop(0))
+                size += len(batch[-1][2].rows)
+            self._together(batch)
+
+    def _together(self, batch: list[tuple[int, SiteValue, Reading]]) -> None:
+        states = [replace(value, finish=None, tail=()).at(read.rows, read.positions) for _, value, read in batch]
+        logits = self._logits(torch.cat(states)).split([len(state) for state in states])
+        for (index, value, read), rows in zip(batch, logits, strict=True):
+            self._deliver(index, replace(value, ready=Patch(read.rows, read.positions, rows)))
+
+
+class Sweep:
+    """One pass over the layers. Segments enter at their layer and leave after their last."""
+
+    def __init__(
+        self, engine: Engine, segments: list[Segment], tokens: int, parents: Any, keep_keys: Store | None = None
+    ) -> None:
+        self.engine, self.segments, self.parents, self.keep_keys = engine, segments, parents, keep_keys
+        self.count = tokens
+        self.active: list[Segment] = []
+        self.lookup = torch.full((tokens + 1,), -1)  # pass token → active token; the last entry stands for "none"
+        self.groups: list[Group] = []
+        self.site_taps: dict[Site, Callable[[torch.Tensor], Any]] = {}
+
+    def places(self, own: torch.Tensor) -> torch.Tensor:
+        """A run's tokens among those active now."""
+        return self.lookup[own]
+
+    def run(self, last: int, taps: dict[Site, Callable[[torch.Tensor], Any]]) -> None:
+        """Go through the layers up to `last`, calling the taps as their sites pass."""
+        engine, packed = self.engine, self.engine.packed
+        self.site_taps = taps
+        inner = {site for site in taps if site.name in IN_LAYER}
+        ids = torch.tensor([token for segment in self.segments for token in segment.row[segment.first :]])
+        positions = torch.cat([torch.arange(segment.first, len(segment.row)) for segment in self.segments])
+        engine.work.passes += 1
+        engine.work.rows += len(self.segments)
+        with packed.open():
+            arguments = packed.arguments(ids, positions)
+            packed.attend = self._attend
+            with installed(
+                engine.loaded.module, engine.loaded.family, engine.loaded.card.sizes, inner, self._inner, _no_raw
+            ):
+                self._layers(last, arguments)
+
+    def _layers(self, last: int, arguments: Arguments) -> None:
+        engine = self.engine
+        hidden = arguments.hidden[:, :0]
+        for layer in range(last + 2):
+            if engine.cancelled():
+                raise JobCancelledError("the job was cancelled while it ran")
+            hidden = self._enter(layer, hidden, arguments)
+            hidden = self._pass_site(layer, hidden)
+            if layer > last:
+                break
+            hidden = self._leave(layer, hidden)
+            if self.active:
+                args, kwargs = arguments.at(self._ids())
+                hidden = engine.packed.layer(layer, hidden, args, kwargs)
+                engine.work.done += hidden.shape[1]
+
+    def _pass_site(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        """The stream between two layers is a site: of the layer before, or the embedding."""
+        tap = self.site_taps.get(self.engine._entry(layer))
+        changed = tap(hidden) if tap is not None and self.active else None
+        return hidden if changed is None else changed
+
+    def _enter(self, layer: int, hidden: torch.Tensor, arguments: Arguments) -> torch.Tensor:
+        """Take in the segments that begin here."""
+        enter = [segment for segment in self.segments if segment.layer == layer]
+        if not enter:
+            return hidden
+        fresh = self._entering(enter, layer, arguments)
+        hidden = torch.cat([hidden, fresh], 1) if self.active else fresh
+        self._set_active(self.active + enter)
+        return hidden
+
+    def _leave(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Let those go whose last layer is past."""
+        stay = [segment for segment in self.active if segment.last >= layer]
+        if len(stay) == len(self.active):
+            return hidden
+        hidden = hidden.index_select(1, self._places_of(stay))
+        self._set_active(stay)
+        return hidden
+
+    def _set_active(self, segments: list[Segment]) -> None:
+        self.active = segments
+        at = 0
+        self.lookup.fill_(-1)
+        for segment in segments:
+            self.lookup[segment.at : segment.at + segment.length] = torch.arange(at, at + segment.length)
+            at += segment.length
+        self.groups = self._grouped()
+
+    def _places_of(self, segments: list[Segment]) -> torch.Tensor:
+        return torch.cat([self.lookup[s.at : s.at + s.length] for s in segments]) if segments else torch.empty(0).long()
+
+    def _entering(self, segments: list[Segment], layer: int, arguments: Arguments) -> torch.Tensor:
+        """What enters the layer is the base's, from the fork's position on."""
+        pass_tokens = torch.cat([torch.arange(s.at, s.at + s.length) for s in segments])
+        if layer == 0:
+            return arguments.hidden.index_select(1, pass_tokens)
+        saved = self.engine.saved[self.engine._entry(layer)]
+        places = []
+        for segment in segments:
+            run = self.engine.runs[segment.run]
+            at = run.fork.starts[segment.run_row] + segment.first
+            places.append(run.shared[segment.run_row, at : at + segment.length])
+        return saved.index_select(0, torch.cat(places))[None]
+
+    def _ids(self) -> torch.Tensor | None:
+        if len(self.active) == len(self.segments):
+            straight = all(a is b for a, b in zip(self.active, self.segments, strict=True))
+            if straight:
+                return None
+        return torch.cat([torch.arange(s.at, s.at + s.length) for s in self.active])
+
+    # -- attention -------------------------------------------------------------------------------------------------------
+
+    def _grouped(self) -> list[Group]:
+        by_length: dict[int, list[tuple[Segment, int]]] = defaultdict(list)
+        at = 0
+        for segment in self.active:
+            by_length[segment.length].append((segment, at))
+            at += segment.length
+        return [self._group(length, members) for length, members in by_length.items()]
+
+    def _group(self, length: int, members: list[tuple[Segment, int]]) -> Group:
+        starts = torch.tensor([at for _, at in members])
+        tokens = starts[:, None] + torch.arange(length)
+        straight = bool((starts == starts[0] + length * torch.arange(len(starts))).all())
+        parts: list[Part] = []
+        for store, rows, valid in self.parents([segment for segment, _ in members]):
+            found = part(store, torch.tensor(rows), torch.tensor(valid), _n_rows(store))
+            if found is not None:
+                parts.append(found)
+        return Group(tokens, int(starts[0]) if straight else None, tuple(parts))
+
+    def _attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+        if self.keep_keys is not None:
+            starts, at = [], 0
+            for segment in self.active:
+                starts.append(at)
+                at += segment.length
+            lengths = [segment.length for segment in self.active]
+            self.keep_keys.keys[layer] = stored(k, starts, lengths)
+            self.keep_keys.values[layer] = stored(v, starts, lengths)
+        return attend(self.groups, layer, q, k, v, scale)
+
+    def _inner(self, site: Site, value: torch.Tensor) -> torch.Tensor | None:
+        return self.site_taps[site](value) if site in self.site_taps else None
+
+
+def _packed_tokens(segments: list[Segment]) -> int:
+    """Give each segment its place; the number of tokens."""
+    at = 0
+    for segment in segments:
+        segment.at = at
+        at += segment.length
+    return at
+
+
+def _keys_at(segment: Segment, depth: int) -> tuple[int, int]:
+    """The row of the store at `depth` that a segment attends to, and how many of its keys come before it."""
+    parent = segment.parent
+    if parent is None:
+        return 0, 0
+    if parent.parent is None:
+        return (parent.number, segment.first) if depth == 0 else (0, 0)
+    if depth == 0:
+        return parent.parent.number, parent.first
+    return parent.number, segment.first - parent.first
+
+
+def _n_rows(store: Store) -> int:
+    return next(iter(store.keys.values())).shape[0]
+
+
+def _no_raw(path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {}
+
+
+def _or(first: torch.Tensor | None, second: torch.Tensor) -> torch.Tensor:
+    return second if first is None else first

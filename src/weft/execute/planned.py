@@ -1,0 +1,99 @@
+"""The best way there is: what the engine can do it does, the rest is run as the reference runs it.
+
+Both work on one dataflow, so values may flow between them; which run went where, and why, is told in the notes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from weft.execute.engine import Engine
+from weft.execute.needed import Uses
+from weft.execute.reference import Interpreter, Progress, frozen
+from weft.ir.nodes import Experiment
+from weft.ir.outcome import Outcome
+from weft.plan.forks import Plan, plan
+
+
+def run(
+    loaded: Any,
+    experiment: Experiment,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Outcome:
+    """Run an experiment in the least work that gives the same numbers as the reference."""
+    started = time.perf_counter()
+    reason = unplanned(loaded)
+    if reason:
+        order = None
+    else:
+        by_site = loaded.card.by_site
+        order = lambda _, site: found[0] if (found := by_site.get(site)) else None  # noqa: E731
+    uses = Uses(experiment, order)
+    with frozen(loaded.module):
+        interpreter = Interpreter(loaded, experiment, uses, progress, cancelled)
+        found = _plan(loaded, experiment, uses, reason)
+        interpreter.flow.start()
+        notes = _notes(found)
+        if found.forks:
+            notes = (*_run_engine(loaded, experiment, uses, interpreter, found), *notes)
+        interpreter.advance([index for index in uses.runs() if index in found.left])
+        return interpreter.outcome("planned" if found.forks else "reference", time.perf_counter() - started, notes)
+
+
+def unplanned(loaded: Any) -> str:
+    """Why no run of this model can be planned; "" if they can."""
+    if loaded.kind != "decoder" or loaded.family is None:
+        return "weft has no table for this model"
+    config = loaded.module.config
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return "its attention has windows"
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return f"its attention is {config._attn_implementation}"
+    return ""
+
+
+def _plan(loaded: Any, experiment: Experiment, uses: Uses, reason: str) -> Plan:
+    runs = uses.runs()
+    if reason or (len(runs) == 1 and not experiment_shares(experiment, runs)):
+        return Plan((), dict.fromkeys(runs, reason or "a single run has nothing to share"))
+    return plan(experiment.nodes, runs, uses.needed, uses.with_grad, loaded.card)
+
+
+def experiment_shares(experiment: Experiment, runs: list[int]) -> bool:
+    """Whether a plan could save anything for a single run."""
+    return False
+
+
+def _run_engine(
+    loaded: Any, experiment: Experiment, uses: Uses, interpreter: Interpreter, found: Plan
+) -> tuple[str, ...]:
+    with torch.no_grad():
+        engine = Engine(loaded, experiment.nodes, uses, interpreter.flow, found.forks, interpreter.cancelled)
+        engine.base()
+        levels = sorted({fork.level for fork in found.forks})
+        for number, level in enumerate(levels):
+            engine.level(level)
+            interpreter.progress((number + 1) / (len(levels) + len(found.left)), f"level {number + 1} of {len(levels)}")
+    interpreter.applied |= engine.applied
+    interpreter.without_effect |= engine.without_effect
+    work = interpreter.work
+    work["runs"] += len(found.forks)
+    work["passes"] += engine.work.passes
+    work["rows"] += engine.work.rows
+    work["layer_tokens_asked"] += engine.work.asked
+    work["layer_tokens_done"] += engine.work.done
+    return (
+        f"planned        {len(found.forks)} runs on {len(engine.tree.roots) + len(engine.tree.branches)} distinct rows, "
+        f"{sum(fork.edited for fork in found.forks)} of them edited",
+    )
+
+
+def _notes(found: Plan) -> tuple[str, ...]:
+    reasons = Counter(found.left.values())
+    return tuple(f"as reference   {count} run{'s' * (count > 1)}: {reason}" for reason, count in reasons.items())

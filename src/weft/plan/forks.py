@@ -1,0 +1,220 @@
+"""Where each run leaves the unedited run on the same tokens: which layer, and in each row which position.
+
+Decoders are causal: an edit at layer l in positions from p on changes nothing below l and nothing before p. So a run is
+its base (the same tokens without edits), and beyond the fork a suffix of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from weft.ir.card import Card
+from weft.ir.nodes import Const, ConstantData, Node, Op, Read, Ref, Run, Site, Write, operands
+from weft.plan.places import BoxPlace, PairPlace, box_of, ints_of, pairs_of
+
+IN_LAYER = ("q", "k", "v", "z", "head_out", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out")
+PLANNED = frozenset({"embed", "resid_post", "final_norm", "logits", *IN_LAYER})
+"""Sites that the engine reads; it writes all of them but the last two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """One run. Positions count from each row's own start; `first` is a row's length where it has no edit.
+
+    `layer` is the first layer that has to be computed again (the number of layers, if none); `last` the last layer that
+    anyone reads of (-1: not even the first). `level` orders runs whose edits need values of other edited runs.
+    """
+
+    run: int
+    tokens: tuple[tuple[int, ...], ...]
+    starts: tuple[int, ...]
+    pos: int
+    first: tuple[int, ...]
+    layer: int
+    last: int
+    level: int = 0
+
+    @property
+    def edited(self) -> bool:
+        return any(first < len(row) for first, row in zip(self.first, self.tokens, strict=True))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the engine takes on, and why it leaves the rest to the reference."""
+
+    forks: tuple[Fork, ...]
+    left: Mapping[int, str]
+
+
+def place_of_write(nodes: Sequence[Node], write: Write, batch: int, pos: int) -> BoxPlace | PairPlace | None:
+    """What a write changes; None for the whole site."""
+    found = box_of(write.view, batch, pos)
+    if found is not None or write.view:
+        return found
+    value = nodes[write.value.node]
+    if isinstance(value, Op) and value.name == "index_put" and value.args[0] == write.prev:
+        return pairs_of(constants(nodes, value.args[1]), batch, pos)
+    return None
+
+
+def constants(nodes: Sequence[Node], refs: tuple[object, ...]) -> tuple[ConstantData | None, ...]:
+    """The data of constant operands (None for the others)."""
+    found = [nodes[ref.node] if isinstance(ref, Ref) else None for ref in refs]
+    return tuple(node.data if isinstance(node, Const) else None for node in found)
+
+
+def first_positions(nodes: Sequence[Node], write: Write, starts: Sequence[int], pos: int) -> tuple[int, ...]:
+    """The first position that a write changes in each row, from the row's own start; its length where none."""
+    batch = len(starts)
+    place = place_of_write(nodes, write, batch, pos)
+    if place is None:
+        return (0,) * batch
+    found = [pos - start for start in starts]
+    if isinstance(place, BoxPlace):
+        pairs = [(row, min(place.box.positions)) for row in place.box.rows] if len(place.box.positions) else []
+    else:
+        pairs = list(zip(place.rows, place.positions, strict=True))
+    for row, position in pairs:
+        found[row] = min(found[row], max(0, position - starts[row]))
+    return tuple(found)
+
+
+def plan(nodes: Sequence[Node], runs: Sequence[int], needed: set[int], with_grad: set[int], card: Card) -> Plan:
+    """The forks of those runs that the engine can do, in order of level."""
+    reads: dict[int, list[int]] = {run: [] for run in runs}
+    writes: dict[int, list[int]] = {run: [] for run in runs}
+    root: dict[int, int] = {}
+    for index, node in enumerate(nodes):
+        if isinstance(node, Read):
+            root[index] = index
+            if index in needed:
+                reads[node.run].append(index)
+        elif isinstance(node, Write):
+            root[index] = root[node.prev.node]
+            read = nodes[root[index]]
+            if isinstance(read, Read) and read.run in writes and index in needed:
+                writes[read.run].append(index)
+    left = {run: reason for run in runs if (reason := _unfit(nodes, run, reads[run], writes[run], with_grad))}
+    levels = _levels(nodes, runs, writes, left)
+    forks = [_fork(nodes, run, reads[run], writes[run], root, levels[run], card) for run in runs if run not in left]
+    return Plan(tuple(sorted(forks, key=lambda fork: fork.level)), left)
+
+
+def _unfit(nodes: Sequence[Node], run: int, reads: list[int], writes: list[int], with_grad: set[int]) -> str:
+    """Why the engine leaves a run to the reference; "" if it does not."""
+    node = nodes[run]
+    assert isinstance(node, Run)
+    if node.kind != "tokens":
+        return f"a run of kind {node.kind!r}"
+    if with_grad and any(index in with_grad for index in (*reads, *writes)):
+        return "a gradient goes through it"
+    for index in reads:
+        read = nodes[index]
+        assert isinstance(read, Read)
+        if read.site.path or read.site.name not in PLANNED:
+            return f"it reads or writes {read.site}"
+    for index in writes:
+        site = _site(nodes, index)
+        if site.name in ("final_norm", "logits"):
+            return f"it writes {site}"
+    return ""
+
+
+def _site(nodes: Sequence[Node], index: int) -> Site:
+    node = nodes[index]
+    while isinstance(node, Write):
+        node = nodes[node.prev.node]
+    assert isinstance(node, Read)
+    return node.site
+
+
+def _levels(
+    nodes: Sequence[Node], runs: Sequence[int], writes: Mapping[int, list[int]], left: dict[int, str]
+) -> dict[int, int]:
+    """How many edited runs have to come before each run; runs that need one another are left to the reference."""
+    needs = {run: _needed_runs(nodes, writes[run], run) for run in runs}
+    levels: dict[int, int] = {}
+    pending = [run for run in runs if run not in left]
+    while pending:
+        ready = [run for run in pending if all(n in levels for n in needs[run])]
+        if not ready:
+            for run in pending:
+                left[run] = "its edits wait for a run that waits for it, or for one left to the reference"
+            break
+        for run in ready:
+            levels[run] = max((levels[n] + bool(writes[n]) for n in needs[run]), default=0)
+        pending = [run for run in pending if run not in levels]
+    return levels
+
+
+def _needed_runs(nodes: Sequence[Node], writes: list[int], run: int) -> set[int]:
+    """The other runs whose values are written into this one."""
+    found: set[int] = set()
+    stack = [ref.node for index in writes for ref in operands(nodes[index])]
+    seen: set[int] = set()
+    while stack:
+        index = stack.pop()
+        if index in seen:
+            continue
+        seen.add(index)
+        node = nodes[index]
+        if isinstance(node, Read):
+            if node.run != run:
+                found.add(node.run)
+            continue
+        stack.extend(ref.node for ref in operands(node))
+    return found
+
+
+def _fork(
+    nodes: Sequence[Node], run: int, reads: list[int], writes: list[int], root: dict[int, int], level: int, card: Card
+) -> Fork:
+    node = nodes[run]
+    assert isinstance(node, Run)
+    inputs = dict(node.inputs)
+    tokens, starts, pos = _tokens(nodes, inputs)
+    layers = card.sizes["n_layers"]
+    first = [len(row) for row in tokens]
+    layer = layers
+    for index in writes:
+        write = nodes[index]
+        assert isinstance(write, Write)
+        for row, position in enumerate(first_positions(nodes, write, starts, pos)):
+            first[row] = min(first[row], position)
+        layer = min(layer, _first_layer(_site(nodes, index)))
+    last = max((_last_layer(_site(nodes, index), layers) for index in reads), default=-1)
+    return Fork(run, tokens, starts, pos, tuple(first), layer, last, level)
+
+
+def _tokens(
+    nodes: Sequence[Node], inputs: Mapping[str, Ref]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...], int]:
+    constant = nodes[inputs["tokens"].node]
+    assert isinstance(constant, Const)
+    batch, pos = constant.data.type.shape
+    flat = memoryview(constant.data.tobytes()).cast("q").tolist()
+    starts = [0] * batch
+    if "start" in inputs:
+        given = nodes[inputs["start"].node]
+        assert isinstance(given, Const)
+        starts = ints_of(given.data) or starts
+    rows = tuple(tuple(flat[row * pos + starts[row] : (row + 1) * pos]) for row in range(batch))
+    return rows, tuple(starts), pos
+
+
+def _first_layer(site: Site) -> int:
+    if site.name == "embed":
+        return 0
+    assert site.layer is not None
+    return site.layer + 1 if site.name == "resid_post" else site.layer
+
+
+def _last_layer(site: Site, layers: int) -> int:
+    if site.layer is not None:
+        return site.layer
+    return -1 if site.name == "embed" else layers - 1
+
+
+__all__ = ["Fork", "Plan", "constants", "first_positions", "place_of_write", "plan"]

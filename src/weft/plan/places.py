@@ -1,0 +1,103 @@
+"""Which rows and positions of a site a write changes, and what is needed of a read.
+
+    place ::= rows × positions        a box: `x[:, -1]`, `x[2:, 3:5]`, followed by any views of what is left
+            | (row, position) pairs   `x[rows, positions, …] = v`
+            | whole                   anything else
+
+Only leading selections on the first two axes (batch and positions) are read off; what cannot be read off is the whole
+site, which is always right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from weft.ir.nodes import ConstantData, ViewStep
+
+
+class Box(NamedTuple):
+    """Rows and positions as ranges; an axis selected by one number is gone from the view's shape."""
+
+    rows: range
+    positions: range
+    one_row: bool
+    one_position: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BoxPlace:
+    """A box, and the views of it that lead on to what is changed."""
+
+    box: Box
+    rest: tuple[ViewStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PairPlace:
+    """One position in each of some rows."""
+
+    rows: tuple[int, ...]
+    positions: tuple[int, ...]
+
+
+def box_of(view: tuple[ViewStep, ...], batch: int, pos: int) -> BoxPlace | None:
+    """The box that a chain of views begins with; None if it does not begin with one smaller than the whole."""
+    rows, positions, one_row, one_position = range(batch), range(pos), False, False
+    used = 0
+    for step in view:
+        found = _selected(step)
+        if found is None:
+            break
+        axis, chosen = found
+        axes = [name for name, gone in (("rows", one_row), ("positions", one_position)) if not gone]
+        if axis >= len(axes):
+            break
+        if axes[axis] == "rows":
+            if isinstance(chosen, int):
+                rows, one_row = rows[chosen % len(rows) :][:1], True
+            else:
+                rows = rows[chosen]
+        elif isinstance(chosen, int):
+            positions, one_position = positions[chosen % len(positions) :][:1], True
+        else:
+            positions = positions[chosen]
+        used += 1
+    if not used:
+        return None
+    return BoxPlace(Box(rows, positions, one_row, one_position), view[used:])
+
+
+def _selected(step: ViewStep) -> tuple[int, int | slice] | None:
+    """The axis and what is taken of it, of a select or slice on a non-negative axis."""
+    name, args = step
+    if name == "select.int" and args[0] >= 0:
+        return args[0], args[1]
+    if name == "slice.Tensor":
+        dim, start, end, by = (*args, *(0, None, None, 1)[len(args) :])
+        return (dim, slice(start, end, by)) if isinstance(dim, int) and dim >= 0 else None
+    return None
+
+
+def ints_of(data: ConstantData) -> list[int] | None:
+    """The numbers of a constant vector of whole numbers; None for any other tensor."""
+    if data.type.dtype != "int64" or len(data.type.shape) > 1:
+        return None
+    raw = data.tobytes()
+    return [int.from_bytes(raw[at : at + 8], "little", signed=True) for at in range(0, len(raw), 8)]
+
+
+def pairs_of(indices: tuple[ConstantData | None, ...], batch: int, pos: int) -> PairPlace | None:
+    """The (row, position) pairs of an advanced index whose first two parts are constant vectors of one length."""
+    if len(indices) < 2 or indices[0] is None or indices[1] is None:
+        return None
+    rows, positions = ints_of(indices[0]), ints_of(indices[1])
+    if rows is None or positions is None or not rows or not positions:
+        return None
+    length = max(len(rows), len(positions))
+    if {len(rows), len(positions)} - {1, length}:
+        return None
+    rows, positions = rows * (length // len(rows)), positions * (length // len(positions))
+    if not all(-batch <= row < batch for row in rows) or not all(-pos <= place < pos for place in positions):
+        return None
+    return PairPlace(tuple(row % batch for row in rows), tuple(place % pos for place in positions))
