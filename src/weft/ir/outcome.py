@@ -25,7 +25,7 @@ class Outcome:
 
     values: Mapping[str, Any]
     edits: Edits
-    work: Mapping[str, int | float] = field(default_factory=dict)
+    work: Mapping[str, int | float] = field(default_factory=dict[str, int | float])
     seconds: float = 0.0
     plan: str = "reference"
     notes: tuple[str, ...] = ()
