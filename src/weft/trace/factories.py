@@ -41,9 +41,12 @@ class Factories(TorchFunctionMode):
     def __init__(self, owner: Any) -> None:
         super().__init__()
         self.owner = owner
+        self.paused = False  # while .now() runs the model, which makes tensors of its own
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.paused:
+            return func(*args, **kwargs)
         if func in FACTORIES or func in _LIKE or func in _METHODS:
             return self._make(func, args, kwargs)
         if Traced in types:

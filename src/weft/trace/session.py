@@ -182,7 +182,11 @@ class Session:
         self.check_usable()
         ref = value.ref
         experiment, _ = self.graph.only({"now": ref})
-        outcome = self.model.backend.run(experiment, plan=self.plan)
+        self._mode.paused = True
+        try:
+            outcome = self.model.backend.run(experiment, plan=self.plan)
+        finally:
+            self._mode.paused = False
         self.graph.show(ref, where())
         return outcome.values["now"]
 
