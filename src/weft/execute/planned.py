@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def run(
         by_site = loaded.card.by_site
         order = lambda _, site: found[0] if (found := by_site.get(site)) else None  # noqa: E731
     uses = Uses(experiment, order)
-    with frozen(loaded.module):
+    with frozen(loaded.module) if uses.with_grad else nullcontext():
         interpreter = Interpreter(loaded, experiment, uses, progress, cancelled)
         found = _plan(loaded, experiment, uses, reason)
         interpreter.flow.start()

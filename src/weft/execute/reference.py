@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -42,9 +42,9 @@ def run(
     cancelled: Callable[[], bool] | None = None,
 ) -> Outcome:
     """Run an experiment on a loaded model and give its saved values (detached tensors on the model's device)."""
-    with frozen(loaded.module):
-        interpreter = Interpreter(loaded, experiment, Uses(experiment), progress, cancelled)
-        return interpreter.run(interpreter.uses.runs())
+    uses = Uses(experiment)
+    with frozen(loaded.module) if uses.with_grad else nullcontext():
+        return Interpreter(loaded, experiment, uses, progress, cancelled).run(uses.runs())
 
 
 @contextmanager
@@ -69,8 +69,7 @@ class Interpreter:
         self.loaded = loaded
         self.nodes = experiment.nodes
         self.uses = uses
-        device = next((p.device for p in loaded.module.parameters()), torch.device("cpu"))
-        self.flow = Dataflow(loaded, experiment, self.uses, lambda data: to_tensor(data, device))
+        self.flow = Dataflow(loaded, experiment, self.uses, lambda data: to_tensor(data, loaded.device))
         self.progress = progress or (lambda done, text: None)
         self.cancelled = cancelled or (lambda: False)
         self.captured = self.finished = 0

@@ -12,7 +12,7 @@ of views that leads to it. Nodes carry no shapes: those are derived (`check`), s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -206,7 +206,7 @@ class Experiment:
     """Nodes in the order written. `locations` (the user's lines, one a node or none at all) are outside the hash."""
 
     nodes: tuple[Node, ...]
-    locations: tuple[Location | None, ...] = field(default=(), compare=False)
+    locations: Sequence[Location | None] = field(default=(), compare=False)
 
     def where(self, index: int) -> Location | None:
         """The user's line that wrote node `index`, where it is known."""

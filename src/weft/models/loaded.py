@@ -56,7 +56,12 @@ class Loaded:
 
     @property
     def device(self) -> torch.device:
-        return next((each.device for each in self.module.parameters()), torch.device("cpu"))
+        """Where the model's first parameter is."""
+        return torch.device("cpu") if self._first is None else self._first.device
+
+    @cached_property
+    def _first(self) -> nn.Parameter | None:
+        return next(self.module.parameters(), None)
 
     def card_for(self, input_types: dict[str, TensorType]) -> Card:
         """The card of a raw module for inputs of these types; a decoder's card holds for any."""

@@ -12,8 +12,8 @@ from weft.errors import CausalityError, GradientError, Location
 from weft.ir.causality import Frontiers, Place, place_of
 from weft.ir.nodes import Const, Experiment, Node, Op, Read, Ref, Save, Site, Write, operands
 from weft.trace.constants import COPIED, TensorConstant, version_of
+from weft.trace.location import Lines, here
 from weft.trace.location import Place as Line
-from weft.trace.location import here
 from weft.trace.location import where as resolve_here
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ class Graph:
 
     def experiment(self) -> Experiment:
         """The program so far, with the user's lines."""
-        located = tuple(place.resolve() if place else None for place in self.places)
-        return Experiment(tuple(self.nodes), located)
+        return Experiment(tuple(self.nodes), Lines(tuple(self.places)))
 
     def use_card(self, run: int, card: Card) -> None:
         """The card that holds for run number `run` (raw modules: it depends on the inputs' shapes)."""
@@ -105,7 +104,7 @@ class Graph:
         wanted = {ref.node for ref in targets}
         for index in sorted(self.ancestors([scalar], self.stops)):
             node = self.nodes[index]
-            if getattr(node, "nograd", False) and index not in self.stops and wanted & self.ancestors([Ref(index)]):
+            if getattr(node, "nograd", False) and index not in self.stops and wanted & self.ancestors([Ref(index)], self.stops):
                 raise GradientError(
                     f"the gradient would go through a value computed under torch.no_grad ({self.location(Ref(index))}); "
                     "compute it with grad mode on, or .detach() it if no gradient should pass",
@@ -146,8 +145,7 @@ class Graph:
         nodes = [renumber(self.nodes[old], moved) for old in keep]
         places = [self.places[old] for old in keep]
         nodes += [Save(name, Ref(moved[ref.node], ref.out)) for name, ref in roots.items()]
-        located = tuple(place.resolve() if place else None for place in places) + (None,) * len(roots)
-        return Experiment(tuple(nodes), located), moved
+        return Experiment(tuple(nodes), Lines((*places, *(None for _ in roots)))), moved
 
     def order_of(self, run: int, site: Site) -> int | None:
         """The site's place in the pass of that run; None for the tokens and lengths of a generation."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import linecache
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from weft.errors import Location
 
@@ -33,6 +34,26 @@ class Place(NamedTuple):
         )
         name = self.code.co_filename
         return Location(name, line, linecache.getline(name, line).strip())
+
+
+class Lines(Sequence[Location | None]):
+    """The places of a program's nodes as lines, each worked out when it is asked for."""
+
+    def __init__(self, places: tuple[Place | None, ...]) -> None:
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Location | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Lines: ...
+    def __getitem__(self, index: int | slice) -> Location | Lines | None:
+        if isinstance(index, slice):
+            return Lines(self._places[index])
+        place = self._places[index]
+        return place.resolve() if place else None
 
 
 def is_internal(code: CodeType) -> bool:
