@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import tempfile
 
@@ -112,9 +113,11 @@ def attribution(handle: Handle, data: Data) -> torch.Tensor:
         clean = model.run_with_cache(torch.tensor(data.clean), names_filter=lambda name: name in wanted)[1]
     taken: dict[str, torch.Tensor] = {}
 
-    # by the name asked for: a hook's own name may be another (attn.o.hook_in for attn.hook_z)
-    hooks = [(name, lambda x, hook, name=name: taken.__setitem__(name, x)) for name in names]
-    with model.hooks(fwd_hooks=hooks):
+    def keep(x, hook, name):  # by the name asked for: a hook's own may be another (attn.o.hook_in for attn.hook_z)
+        taken[name] = x
+        return x  # z is shown reshaped: the model must go on with what was shown, or it has no gradient
+
+    with model.hooks(fwd_hooks=[(name, functools.partial(keep, name=name)) for name in names]):
         metric = data.score(model(torch.tensor(data.corrupt))[:, -1]).sum()
     gradients = torch.autograd.grad(metric, [taken[name] for name in names])
     pairs = zip(names, gradients, strict=True)
