@@ -46,8 +46,14 @@ def flat(value: Any) -> list[Any]:
 
 
 def leaves(function: Callable[..., Any]) -> list[torch.Tensor]:
-    """The tensors of a snippet's module that require grad."""
-    return [x for x in function.__globals__.values() if isinstance(x, torch.Tensor) and x.is_leaf and x.requires_grad]
+    """The tensors of a snippet's module that require grad, and the parameters of the modules that it names."""
+    found: list[torch.Tensor] = []
+    for name, x in function.__globals__.items():
+        if isinstance(x, torch.Tensor) and x.is_leaf and x.requires_grad:
+            found.append(x)
+        elif isinstance(x, torch.nn.Module) and name in function.__code__.co_names:
+            found.extend(x.parameters())
+    return found
 
 
 def weighted(values: list[Any]) -> Any:
@@ -151,8 +157,8 @@ def traced(function: Callable[..., Any]) -> Result:
     return Result(numbers, after, s.results["logits"], gradients, stopped)
 
 
-def same(given: Any, expected: Any) -> bool:
-    """Equal in kind, shape, dtype and numbers (to 1e-6 of the largest; half precision to its own)."""
+def same(given: Any, expected: Any, tolerance: float = 1e-6) -> bool:
+    """Equal in kind, shape, dtype and numbers (to `tolerance` of the largest)."""
     if not isinstance(expected, torch.Tensor):
         return type(given) is type(expected) and bool(given == expected)
     if not isinstance(given, torch.Tensor) or given.shape != expected.shape or given.dtype != expected.dtype:
@@ -160,7 +166,7 @@ def same(given: Any, expected: Any) -> bool:
     if not expected.is_floating_point():
         return torch.equal(given, expected)
     scale = float(expected.detach().double().nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 0.0
-    return torch.allclose(given.double(), expected.double(), rtol=0, atol=1e-6 * max(scale, 1.0), equal_nan=True)
+    return torch.allclose(given.double(), expected.double(), rtol=0, atol=tolerance * max(scale, 1.0), equal_nan=True)
 
 
 def compare(each: Snippet) -> None:
@@ -168,14 +174,14 @@ def compare(each: Snippet) -> None:
     expected, given = eager(each.function), traced(each.function)
     assert len(given.values) == len(expected.values)
     for i, (a, b) in enumerate(zip(given.values, expected.values, strict=True)):
-        assert same(a, b), f"value {i}: traced {a!r}, eager {b!r}"
+        assert same(a, b, each.tolerance / 10), f"value {i}: traced {a!r}, eager {b!r}"
     for i, (a, b) in enumerate(zip(given.sites, expected.sites, strict=True)):
         assert same(a, b), f"site {i}: traced {a!r}, eager {b!r}"
     assert same(given.logits, expected.logits), "the model did not go on with what was written"
-    if not each.gradient:
+    if each.gradient is False:
         assert given.no_gradient, "a gradient was expected to be refused"
         return
-    if not expected.gradients:
+    if not expected.gradients or each.gradient is None:
         return
     assert not given.no_gradient, given.no_gradient
     for i, (a, b) in enumerate(zip(given.gradients, expected.gradients, strict=True)):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 from weft.errors import CausalityError, Location
 from weft.ir.card import Card
-from weft.ir.nodes import Node, Read, Site, Write, operands
+from weft.ir.nodes import Node, Op, Read, Ref, Site, Write, arg_refs, operands
 
 Place = tuple[int, int]
 OrderOf = Callable[[int, Site], int | None]
@@ -56,10 +56,22 @@ class Frontiers:
             self._latest[node.run] = max(self._latest.get(node.run, place), place)
             self._fixed.append(False)
             return
-        self._fixed.append(all(self._fixed[ref.node] for ref in operands(node)))
+        self._fixed.append(self._is_fixed(node))
         if isinstance(node, Write):
             run, place = self._place[index] = self._place[node.prev.node]
             self._writes.setdefault(run, []).append((place, index))
+
+    def _is_fixed(self, node: Node) -> bool:
+        fixed = self._fixed
+        if type(node) is Op:  # most nodes are, and their operands mostly stand first: so without a generator
+            for arg in node.args:
+                if type(arg) is Ref:
+                    if not fixed[arg.node]:
+                        return False
+                elif type(arg) is tuple and not all(fixed[ref.node] for ref in arg_refs(arg)):
+                    return False
+            return True
+        return all(fixed[ref.node] for ref in operands(node))
 
     def _later(self, write: Write, run: int, place: Place) -> int | None:
         """A read of `run` later than `place` that the value of `write` depends on."""

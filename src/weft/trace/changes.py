@@ -48,7 +48,7 @@ def _tensors(value: Any, found: list[torch.Tensor]) -> None:
 
 
 def _known_indices(indices: Any) -> list[torch.Tensor | None] | None:
-    found = [index.real if type(index) is Traced else index for index in indices]
+    found = [index.numbers if type(index) is Traced else index for index in indices]
     unknown = any(real is None and given is not None for real, given in zip(found, indices, strict=True))
     return None if unknown else found
 
@@ -97,9 +97,9 @@ def put(x: Traced, source: torch.Tensor) -> Traced:
         if source._st.graph is not store.graph:
             source = foreign(source, store.graph)
     if store.known is not None and all_known([source]):
-        real = x.real
+        real = x.numbers
         assert real is not None
-        real.copy_(source.real if type(source) is Traced else source)  # type: ignore[arg-type]
+        real.copy_(source.numbers if type(source) is Traced else source)  # type: ignore[arg-type]
         store.changed()
         return x
     dtype, size, _ = x._sig

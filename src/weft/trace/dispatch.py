@@ -18,8 +18,17 @@ from weft.trace.location import where
 from weft.trace.lower import WHOLE
 from weft.trace.masks import without_masks
 from weft.trace.results import layout_of, misfit
-from weft.trace.tensor import Traced, resolve
-from weft.trace.values import constant, known, local, map_tensors, pure
+from weft.trace.tensor import Traced, answer_calls, resolve
+from weft.trace.values import (
+    constant,
+    first_traced,
+    known,
+    local,
+    map_ordinary,
+    map_tensors,
+    pure,
+    stand_in,
+)
 
 aten = torch.ops.aten
 _no_function = torch._C.DisableTorchFunctionSubclass
@@ -48,6 +57,8 @@ def _taken_apart(func: Any, args: Any, kwargs: Any) -> Any:
         local.enabled = enabled
     _set_grad_enabled(False)
     try:
+        if _wants_grad(args) or (kwargs and _wants_grad(kwargs.values())):
+            args, kwargs = _leaves_traced(func, args, kwargs)
         with _no_function():
             return func(*args, **kwargs)
     except IndexError as error:
@@ -69,6 +80,36 @@ def _any_done(values: Any) -> bool:
         elif (kind is tuple or kind is list) and _any_done(value):
             return True
     return False
+
+
+def _wants_grad(values: Any) -> bool:
+    """Whether an ordinary tensor that requires grad is among the arguments."""
+    for value in values:
+        kind = type(value)
+        if (kind is tuple or kind is list) and _wants_grad(value):
+            return True
+        if kind is not Traced and isinstance(value, torch.Tensor) and value.requires_grad:
+            return True
+    return False
+
+
+def _leaves_traced(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """The same arguments with such tensors as constants of the program.
+
+    What a call does first to a weight alone (linear transposes it, einsum permutes it) would else happen outside the
+    program, with autograd off, and its gradient would be lost.
+    """
+    if type(args[0]) is not Traced and _writes(func, kwargs):
+        return args, kwargs  # refused further down
+    store = first_traced((args, kwargs))._st
+    leaf = lambda x: stand_in(store, x) if x.requires_grad else x  # noqa: E731
+    return map_ordinary(args, leaf), map_ordinary(kwargs, leaf)
+
+
+def _writes(func: Any, kwargs: Any) -> bool:
+    """Whether a function changes its first argument, or one given as `out`."""
+    name = getattr(func, "__name__", "")
+    return name == "__setitem__" or name.startswith("__i") or name[-1:] == "_" != name[-2:-1] or "out" in kwargs
 
 
 def _after(func: Any, args: Any, kwargs: Any) -> Any:
@@ -215,5 +256,7 @@ _FUNCTIONS: dict[Any, Any] = {
     torch.autograd.backward: _autograd_backward,
 }
 
+
+answer_calls(on_function, on_dispatch)
 
 __all__ = ["DTYPES", "constant", "known", "layout_of", "on_dispatch", "on_function"]

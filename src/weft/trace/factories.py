@@ -74,5 +74,5 @@ def _own(file: str) -> bool:
 def _stand_in(x: Traced) -> torch.Tensor:
     """A tensor of the same size and dtype for `zeros_like` and `new_zeros` (its numbers do not matter)."""
     dtype, size, _ = x._sig
-    real = x.real
+    real = x.numbers
     return real if real is not None else torch.zeros((), dtype=dtype).expand(size)

@@ -7,6 +7,7 @@ file, line and source text are worked out when an error or a listing asks for th
 from __future__ import annotations
 
 import linecache
+import os
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -14,11 +15,16 @@ from pathlib import Path
 from types import CodeType
 from typing import NamedTuple, overload
 
+import torch
+
 from weft.errors import Location
 
-_PACKAGE = str(Path(__file__).resolve().parents[1])
-_LIBRARIES = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sysconfig.get_path("stdlib")})
-_internal: dict[CodeType, bool] = {}
+_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
+_OURS = (_PACKAGE, os.path.dirname(torch.__file__) + os.sep)
+_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib", "stdlib")})
+_NOBODYS = ("<frozen ", "<__array_function__")
+_internal: dict[int, CodeType] = {}
+"""Code objects known to be internal, by id (hashing a code object itself reads all of it)."""
 
 
 class Place(NamedTuple):
@@ -57,22 +63,30 @@ class Lines(Sequence[Location | None]):
 
 
 def is_internal(code: CodeType) -> bool:
-    """Whether `code` belongs to weft itself, to Python or to an installed library (answers are remembered)."""
-    known = _internal.get(code)
-    if known is None:
-        name = code.co_filename
-        known = name.startswith((_PACKAGE, *_LIBRARIES)) or name.startswith("<frozen")
-        _internal[code] = known
-    return known
+    """Whether `code` belongs to weft itself, to Python or to an installed library (a yes is remembered)."""
+    if id(code) in _internal:
+        return True
+    found = code.co_filename.startswith((_PACKAGE, *_LIBRARIES, *_NOBODYS))
+    if found:
+        _internal[id(code)] = code
+    return found
 
 
 def here() -> Place | None:
-    """The innermost frame on the stack that is the user's own (None if there is none)."""
+    """The innermost frame on the stack that is the user's own (None if there is none).
+
+    Where all the code is installed in libraries, it is the innermost that is neither weft's nor torch's.
+    """
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if not (_internal[code] if code in _internal else is_internal(code)):
+        if id(code) not in _internal and not is_internal(code):
             return Place(code, frame.f_lasti)
+        frame = frame.f_back
+    frame = sys._getframe(1)
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_OURS):
+            return Place(frame.f_code, frame.f_lasti)
         frame = frame.f_back
     return None
 

@@ -22,7 +22,7 @@ _WAY_OUT = (
 
 
 def real_mask(index: torch.Tensor) -> torch.Tensor | None:
-    return index.real if type(index) is Traced else index
+    return index.numbers if type(index) is Traced else index
 
 
 def selected(args: Any) -> tuple[Any, Any]:

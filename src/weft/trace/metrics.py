@@ -89,7 +89,7 @@ def _pick(logits: torch.Tensor, answer: Answer) -> torch.Tensor:
 
 def _ids(logits: torch.Tensor, answer: Answer) -> int | list[int]:
     if isinstance(answer, Traced):
-        found = answer.real
+        found = answer.numbers
         answer = found if found is not None else answer.value
     if isinstance(answer, torch.Tensor):
         answer = answer.tolist()

@@ -38,8 +38,19 @@ class Result(NamedTuple):
     floating: bool
 
 
-def describe(values: Any, key: list[Any], tensors: list[torch.Tensor]) -> None:
-    """Append to `key` what a result's shape depends on, and to `tensors` every operand."""
+_MOST = 1 << 16
+
+
+def remembered(memory: dict[Any, Any], key: Any, value: Any) -> Any:
+    """Keep `value` under `key`; a memory that has grown too large begins anew."""
+    if len(memory) >= _MOST:
+        memory.clear()
+    memory[key] = value
+    return value
+
+
+def describe(values: Any, key: list[Any], tensors: list[torch.Tensor], floats: list[float]) -> None:
+    """Append to `key` what a result's shape depends on, to `tensors` every operand, and to `floats` what it does not."""
     for value in values:
         kind = type(value)
         if kind is Traced:
@@ -50,15 +61,16 @@ def describe(values: Any, key: list[Any], tensors: list[torch.Tensor]) -> None:
             key.append(value)
         elif kind is float:
             key.append(float)
+            floats.append(value)
         elif kind is list or kind is tuple:
             key.append(len(value))
-            describe(value, key, tensors)
+            describe(value, key, tensors, floats)
         elif isinstance(value, torch.Tensor):
             key.append((value.dtype, value.shape, value.stride()))
             tensors.append(value)
         elif isinstance(value, tuple | list):
             key.append(len(value))
-            describe(tuple(value), key, tensors)
+            describe(tuple(value), key, tensors, floats)
         else:
             key.append(value)
 

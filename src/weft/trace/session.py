@@ -176,7 +176,7 @@ class Session:
 
     def now(self, value: Traced) -> torch.Tensor:
         """Run what `value` needs, now. Later writes that would have changed it are refused."""
-        known = value.real
+        known = value.numbers
         if known is not None:
             return known.clone()
         self.check_usable()

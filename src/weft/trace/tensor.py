@@ -9,6 +9,7 @@ call comes down to. Views make no node: they only lengthen a chain. After the bl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -26,6 +27,14 @@ Signature = tuple[torch.dtype, tuple[int, ...], tuple[int, ...]]
 _make = torch.Tensor._make_wrapper_subclass
 _guard = torch._C._set_throw_on_mutable_data_ptr
 """Code that would reach for the memory itself, which is not there, gets an error instead of an address."""
+
+
+_calls: list[Callable[[Any, Any, Any], Any]] = []
+"""What answers calls: `on_function` and `on_dispatch`, put here by trace.dispatch, which stands on this module."""
+
+
+def answer_calls(on_function: Callable[[Any, Any, Any], Any], on_dispatch: Callable[[Any, Any, Any], Any]) -> None:
+    _calls[:] = [on_function, on_dispatch]
 
 
 class Traced(torch.Tensor):
@@ -62,15 +71,11 @@ class Traced(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from weft.trace.dispatch import on_function
-
-        return on_function(func, args, kwargs or {})
+        return _calls[0](func, args, kwargs or {})
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from weft.trace.dispatch import on_dispatch
-
-        return on_dispatch(func, args, kwargs or {})
+        return _calls[1](func, args, kwargs or {})
 
     # -- weft's own ---
 
@@ -84,7 +89,7 @@ class Traced(torch.Tensor):
         return TensorType(NAMES[self._sig[0]], tuple(self._sig[1]))
 
     @property
-    def real(self) -> torch.Tensor | None:
+    def numbers(self) -> torch.Tensor | None:
         """The numbers, where they are known while tracing (made by a factory function, untouched so far)."""
         return self._real if self._st.known is not None else None
 
@@ -232,7 +237,7 @@ class Traced(torch.Tensor):
 
 def value_or_none(x: Traced) -> torch.Tensor | None:
     """The numbers, if there are any to be had."""
-    real = x.real
+    real = x.numbers
     if real is not None:
         return real
     return x._st.owner.values.get(x._saved) if x._saved is not None and x._st.owner.done else None

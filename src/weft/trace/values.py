@@ -11,14 +11,14 @@ from weft.errors import SessionError, WeftError
 from weft.ir.nodes import Op, Ref
 from weft.trace.location import where
 from weft.trace.lower import Lowered, lower
-from weft.trace.results import Output, Result, as_argument, describe, layout_of, result_of
+from weft.trace.results import Output, Result, as_argument, describe, layout_of, remembered, result_of
 from weft.trace.storage import Storage
 from weft.trace.tensor import Traced, resolve
 
 local = threading.local()
 """`enabled`: the user's grad mode at the call under way in this thread (underneath, grad mode is always off)."""
 _results: dict[tuple[Any, ...], Result] = {}
-_recipes: dict[tuple[Any, ...], tuple[str, tuple[Any, ...]]] = {}
+_recipes: dict[tuple[Any, ...], tuple[str, tuple[Any, ...], Result]] = {}
 _Slot = type("_Slot", (int,), {"__doc__": "The place of an operand in a recipe."})
 
 
@@ -45,8 +45,34 @@ def map_tensors(value: Any, change: Any) -> Any:
     return {key: map_tensors(item, change) for key, item in value.items()} if isinstance(value, dict) else value
 
 
+def map_ordinary(value: Any, change: Any) -> Any:
+    """`value` with every ordinary tensor in it changed, through lists, tuples and dicts."""
+    if isinstance(value, torch.Tensor):
+        return value if type(value) is Traced else change(value)
+    if isinstance(value, list | tuple):
+        items = [map_ordinary(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return {key: map_ordinary(item, change) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def first_traced(value: Any) -> Any:
+    """The first traced tensor in `value`, through lists, tuples and dicts."""
+    if isinstance(value, list | tuple | dict):
+        items = value.values() if isinstance(value, dict) else value
+        return next((found for item in items if (found := first_traced(item)) is not None), None)
+    return value if type(value) is Traced else None
+
+
+def stand_in(like: Storage, tensor: torch.Tensor) -> Traced:
+    """A tensor of the user's own as a traced value of the same session."""
+    size = tuple(tensor.shape)
+    storage = Storage(like.graph, like.owner, constant(like.graph, tensor), root_size=size)
+    storage.frozen = "a tensor of your own cannot be changed inside the block; change it before, or use a .clone() of it"
+    return Traced(storage, (tensor.dtype, size, torch.empty(size, device="meta").stride()))
+
+
 def real_of(x: Traced) -> torch.Tensor | None:
-    return x.real
+    return x.numbers
 
 
 def all_known(tensors: list[torch.Tensor]) -> bool:
@@ -79,31 +105,42 @@ def pure(func: Any, args: Any, kwargs: Any) -> Any:
     """An operation that changes nothing: a node of the program, or numbers from numbers."""
     key: list[Any] = [id(func)]
     tensors: list[torch.Tensor] = []
-    describe(args, key, tensors)
+    floats: list[float] = []
+    describe(args, key, tensors, floats)
     if kwargs:
         key.extend(kwargs)
-        describe(kwargs.values(), key, tensors)
-    first = None
-    for x in tensors:
-        if type(x) is Traced:
-            if first is None or (first.known is not None and x._st.known is None):
-                first = x._st
-    assert first is not None
+        describe(kwargs.values(), key, tensors, floats)
+    first, mixed = _leading(tensors)
     if first.known is not None and all_known(tensors):
         return on_known(func, args, kwargs, first.owner)
-    graph = first.graph
+    if mixed:
+        there = lambda each: foreign(each, first.graph)  # noqa: E731
+        return pure(func, map_tensors(args, there), map_tensors(kwargs, there))
+    return _recorded(func, args, kwargs, tuple(key), tensors, floats, first)
+
+
+def _leading(tensors: list[torch.Tensor]) -> tuple[Storage, bool]:
+    """The storage that says which program an operation belongs to, and whether values of another are among the operands."""
+    first, mixed = None, False
     for x in tensors:
-        if type(x) is Traced and x._st.graph is not graph:
-            there = lambda each: foreign(each, graph)  # noqa: E731
-            return pure(func, map_tensors(args, there), map_tensors(kwargs, there))
-    return _recorded(func, args, kwargs, tuple(key), tensors, first)
+        if type(x) is Traced:
+            store = x._st
+            if first is None or (first.known is not None and store.known is None):
+                first, mixed = store, mixed or (first is not None and first.graph is not store.graph)
+            elif store.graph is not first.graph:
+                mixed = True
+    assert first is not None
+    return first, mixed
 
 
-def _recorded(func: Any, args: Any, kwargs: Any, key: Any, tensors: list[torch.Tensor], first: Storage) -> Any:
-    graph, owner = first.graph, first.owner
-    result, recipe = _results.get(key), _recipes.get(key)
+def _recorded(
+    func: Any, args: Any, kwargs: Any, key: Any, tensors: list[torch.Tensor], floats: list[float], first: Storage
+) -> Any:
+    graph = first.graph
+    exact = _exact(key, tensors, floats)
+    recipe = _recipes.get(exact)
     if recipe is not None:
-        name, template = recipe
+        name, template, result = recipe
         arguments = _filled(graph, template, tensors)
     else:
         try:
@@ -112,19 +149,21 @@ def _recorded(func: Any, args: Any, kwargs: Any, key: Any, tensors: list[torch.T
             raise error.at(where()) from None
         if not lowered.name:
             return None
+        result = _results.get(key)
         if result is None:
-            result = _results[key] = result_of(func, args, kwargs, lowered)
-        _remember(key, lowered, tensors)
+            result = remembered(_results, key, result_of(func, args, kwargs, lowered))
+        _keep(exact, lowered, tensors, result)
         name, arguments = lowered.name, as_argument(lowered.args, lambda x: operand(graph, x))
-    assert result is not None
-    node = graph.add(Op(name, arguments, result.floating and nograd()))
-    if not result.floating:
+    if result.floating:
+        node = graph.add(Op(name, arguments, nograd()))
+    else:
+        node = graph.add(Op(name, arguments))
         graph.stops.add(node.node)
-    if not result.several:
-        output = result.outputs[0]
-        assert output is not None
-        return Traced(Storage(graph, owner, node, None, output.signature[1], output.layout), output.signature)
-    return tuple(_output(graph, owner, node, each, func) for each in result.outputs)
+    if result.several:
+        return tuple(_output(graph, first.owner, node, each, func) for each in result.outputs)
+    output = result.outputs[0]
+    assert output is not None
+    return Traced(Storage(graph, first.owner, node, None, output.signature[1], output.layout), output.signature)
 
 
 def _output(graph: Any, owner: Any, node: Ref, output: Output | None, func: Any) -> Traced | None:
@@ -141,16 +180,24 @@ def _output(graph: Any, owner: Any, node: Ref, output: Output | None, func: Any)
 # -- arguments of nodes ---
 
 
-def _remember(key: Any, lowered: Lowered, tensors: list[torch.Tensor]) -> None:
-    """Keep how the arguments came out, for the next call with this key; not where floats or new tensors are in them."""
-    if float in key or complex in key or len({id(x) for x in tensors}) < len(tensors):
-        return
+def _exact(key: Any, tensors: list[torch.Tensor], floats: list[float]) -> Any:
+    """A call's key with its floats, and which of its operands are one and the same: then the arguments are settled."""
+    if floats:
+        key = (*key, *[value.hex() for value in floats])
+    count = len(tensors)
+    if count > 1 and (tensors[0] is tensors[1] if count == 2 else len({id(x) for x in tensors}) < count):
+        key = (*key, "same", *[next(i for i, y in enumerate(tensors) if y is x) for x in tensors])
+    return key
+
+
+def _keep(exact: Any, lowered: Lowered, tensors: list[torch.Tensor], result: Result) -> None:
+    """Keep how the arguments came out, for the next call like it; not where there are new tensors in them."""
     places = {id(x): _Slot(at) for at, x in enumerate(tensors)}
     try:
         template = as_argument(lowered.args, lambda x: places[id(x)])
     except KeyError:
         return
-    _recipes[key] = lowered.name, template
+    remembered(_recipes, exact, (lowered.name, template, result))
 
 
 def _filled(graph: Any, template: Any, tensors: list[torch.Tensor]) -> Any:

@@ -16,7 +16,7 @@ from weft.ir.views import View
 from weft.ir.views import step as view_step
 from weft.trace.location import where
 from weft.trace.lower import lower
-from weft.trace.results import describe
+from weft.trace.results import describe, remembered
 from weft.trace.storage import NOGRAD
 from weft.trace.tensor import Signature, Traced
 from weft.trace.values import nograd
@@ -32,9 +32,13 @@ _SAME_STORAGE = (aten.alias.default, aten.lift_fresh.default)
 def through(x: Traced, seen: _Seen, real: torch.Tensor | None = None) -> Traced:
     """`x` through the steps remembered."""
     steps, signature, offset = seen
-    if not torch.is_grad_enabled() and signature[0].is_floating_point and nograd():
+    if not torch.is_grad_enabled() and signature[0].is_floating_point and nograd() and not _detached(steps):
         steps = (*steps, NOGRAD)
     return Traced(x._st, signature, x._chain + steps, x._offset + offset, real)
+
+
+def _detached(steps: tuple[ViewStep, ...]) -> bool:
+    return bool(steps) and steps[-1].op == "detach"
 
 
 def view(func: Any, args: Any, kwargs: Any) -> Any:
@@ -43,15 +47,15 @@ def view(func: Any, args: Any, kwargs: Any) -> Any:
     if type(x) is not Traced:
         raise OpError(f"{func} of an ordinary tensor by a traced one is not possible", where=where())
     key: list[Any] = [id(func)]
-    describe(args, key, [])
+    describe(args, key, [], [])
     if kwargs:
         key.extend(kwargs)
-        describe(kwargs.values(), key, [])
+        describe(kwargs.values(), key, [], [])
     found = tuple(key)
     seen = _seen.get(found)
     if seen is None:
-        seen = _seen[found] = _look(func, x, args, kwargs)
-    real = x.real
+        seen = remembered(_seen, found, _look(func, x, args, kwargs))
+    real = x.numbers
     return through(x, seen, None if real is None else func(real, *args[1:], **kwargs))
 
 
@@ -137,4 +141,4 @@ def remember(x: Traced, key: Any, found: Any) -> None:
     """Keep what `x[index]` came down to."""
     if type(found) is Traced and found._st is x._st and found._chain[: len(x._chain)] == x._chain:
         steps = tuple(step for step in found._chain[len(x._chain) :] if step is not NOGRAD)
-        _indexed[x._sig, key] = steps, found._sig, found._offset - x._offset
+        remembered(_indexed, (x._sig, key), (steps, found._sig, found._offset - x._offset))

@@ -20,15 +20,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Snippet:
-    """`raises` and `says`: the refusal expected. `gradient` is False where weft refuses a gradient PyTorch would give.
-
-    `tolerance` is that of the gradients, relative to the largest.
+    """`raises` and `says`: the refusal expected. `gradient` is False where weft refuses a gradient PyTorch would give,
+    None where PyTorch's is wrong (it keeps operands by reference, and they were changed behind its back).
+    `tolerance` is that of the gradients, relative to the largest; values have a tenth of it.
     """
 
     function: Callable[..., Any]
     raises: type[Exception] | None = None
     says: str = ""
-    gradient: bool = True
+    gradient: bool | None = True
     tolerance: float = 1e-5
 
     @property

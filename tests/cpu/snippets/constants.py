@@ -39,7 +39,7 @@ def a_view_of_own(h):
     return a, h * row, h @ m.T
 
 
-@snippet
+@snippet(gradient=None)
 def memory_shared_with_numpy(h):
     a = np.ones(12, dtype=np.float32)
     t = torch.from_numpy(a)
@@ -48,7 +48,7 @@ def memory_shared_with_numpy(h):
     return out, h * t
 
 
-@snippet
+@snippet(gradient=None)
 def changed_through_numpy_view(h):
     t = own(12, seed=23)
     before = h * t
@@ -56,7 +56,7 @@ def changed_through_numpy_view(h):
     return before, h * t
 
 
-@snippet
+@snippet(gradient=None)
 def changed_through_data(h):
     t = own(12, seed=24)
     before = h * t

@@ -124,7 +124,7 @@ def causal_attention(h):
     return ATTENTION(h, h, h, attn_mask=mask, need_weights=False)[0]
 
 
-@snippet
+@snippet(tolerance=1e-4)  # another kernel's order of summing
 def transformer_layer(h):
     return ENCODER(h)
 
