@@ -24,7 +24,7 @@ from weft.execute.lazy import Layout, Patch, SiteValue
 from weft.execute.needed import Uses
 from weft.execute.packed import Arguments, Packed
 from weft.execute.readings import Reading, reading_of
-from weft.execute.tree import Segment, Tree, fork_from, tree
+from weft.execute.tree import Row, Segment, Tree, fork_from, tree, without
 from weft.ir.nodes import Node, Read, Site, Write
 from weft.models.hooks import installed
 from weft.plan.forks import IN_LAYER, Fork
@@ -43,6 +43,7 @@ class Work:
     rows: int = 0
     asked: int = 0
     done: int = 0
+    flops: int = 0
 
 
 @dataclass(eq=False)
@@ -67,6 +68,7 @@ class Engine:
         self.packed = Packed(loaded)
         self.layers = len(self.packed.layers)
         self.tree: Tree = tree([row for fork in forks for row in fork.tokens])
+        self.alone = without(self.tree, _alone(forks, self.layers, self._enters))
         self.work = Work()
         self.applied: set[int] = set()
         self.without_effect: set[int] = set()
@@ -130,13 +132,20 @@ class Engine:
     def _place(self, run: Run) -> None:
         """Where each position's token is in the base."""
         for row, (tokens, start) in enumerate(zip(run.fork.tokens, run.fork.starts, strict=True)):
-            for segment in self.tree.chain(tokens):
+            for segment in self._chain(tokens):
                 offset = self.root_tokens if segment.parent is not None else 0
                 end = run.fork.pos
                 places = torch.arange(segment.length) + segment.at + offset
                 until = min(end, start + segment.first + segment.length)
                 at = start + segment.first
                 run.shared[row, at:until] = places[: until - at]
+
+    def _chain(self, row: Row) -> list[Segment]:
+        """The segments of the base that hold a row's tokens."""
+        if row not in self.alone:
+            return self.tree.chain(row)
+        parent = self.alone[row].parent
+        return [] if parent is None else [parent]
 
     def _parents(self, segments: list[Segment]) -> Callable[[list[Segment]], list[tuple[Store, list[int], list[int]]]]:
         """For segments: each store they attend to, with the row and the number of keys of each."""
@@ -207,11 +216,14 @@ class Engine:
     def _segments(self, run: Run) -> list[Segment]:
         found = []
         for row, (tokens, first) in enumerate(zip(run.fork.tokens, run.fork.first, strict=True)):
-            if first < len(tokens):
-                parent = fork_from(self.tree, tokens, first)
-                found.append(
-                    Segment(tokens, first, parent, run.fork.layer, run.fork.last, run=run.fork.run, run_row=row)
-                )
+            if first >= len(tokens):
+                continue
+            own = self.alone.get(tokens)
+            if own is not None:
+                parent, layer, first = own.parent, 0, own.first
+            else:
+                parent, layer = fork_from(self.tree, tokens, first), run.fork.layer
+            found.append(Segment(tokens, first, parent, layer, run.fork.last, run=run.fork.run, run_row=row))
         return found
 
     # -- what passes a site ----------------------------------------------------------------------------------------------
@@ -221,11 +233,15 @@ class Engine:
         for run in runs:
             layout = Layout(run.shared, torch.full_like(run.own, -1))
             for site, index in run.reads.items():
-                before = every(site) or (site.name == "embed" and run.fork.layer > 0)
-                if site.layer is not None and not before:
-                    before = site.layer < run.fork.layer - (site.name == "resid_post")
-                if before:
+                if every(site) or self._before_fork(site, run):
                     self._deliver(index, self._value(site, layout, None))
+
+    def _before_fork(self, site: Site, run: Run) -> bool:
+        """Whether the base alone has all of a run's numbers at that site."""
+        if any(row in self.alone for row in run.fork.tokens):
+            return False
+        layer = -1 if site.name == "embed" else site.layer
+        return layer is not None and layer < run.fork.layer - (site.name in ("resid_post", "embed"))
 
     def _value(self, site: Site, layout: Layout, own: torch.Tensor | None) -> SiteValue:
         """A site's value in the presentation; `own` is this pass's packed value (for logits: of the last layer)."""
@@ -244,6 +260,8 @@ class Engine:
         return self.packed.final_norm(value[None])[0]
 
     def _logits(self, value: torch.Tensor, entries: torch.Tensor | None = None) -> torch.Tensor:
+        columns = self.loaded.card.sizes["d_vocab"] if entries is None else len(entries)
+        self.work.flops += 2 * value.shape[0] * value.shape[1] * columns
         return self.packed.logits(self._normed(value), entries)
 
     def _deliver(self, index: int, value: SiteValue) -> None:
@@ -255,7 +273,7 @@ class Engine:
         rounds: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
         for run in runs:
             index = run.reads.get(site)
-            if index is None or layer < run.fork.layer - (site.name == "resid_post") or run.fork.last < layer:
+            if index is None or self._before_fork(site, run) or run.fork.last < layer:
                 continue
             layout = Layout(run.shared, sweep.places(run.own))
             self._deliver(index, self._value(site, layout, packed[0]))
@@ -365,6 +383,7 @@ class Sweep:
                 args, kwargs = arguments.at(self._ids())
                 hidden = engine.packed.layer(layer, hidden, args, kwargs)
                 engine.work.done += hidden.shape[1]
+                engine.work.flops += 2 * hidden.shape[1] * engine.packed.weights[layer]
 
     def _pass_site(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         """The stream between two layers is a site: of the layer before, or the embedding."""
@@ -457,6 +476,23 @@ class Sweep:
 
     def _inner(self, site: Site, value: torch.Tensor) -> torch.Tensor | None:
         return self.site_taps[site](value) if site in self.site_taps else None
+
+
+def _alone(forks: tuple[Fork, ...], layers: int, enters: Callable[[Fork], bool]) -> set[Row]:
+    """Rows that are cheaper run whole by each of their users than once for all with a suffix for each."""
+    shared: dict[Row, int] = defaultdict(int)
+    users: dict[Row, int] = defaultdict(int)
+    read: set[Row] = set()
+    for fork in forks:
+        for row, first in zip(fork.tokens, fork.first, strict=True):
+            if not enters(fork) or first == len(row):
+                read.add(row)
+            else:
+                users[row] += 1
+                shared[row] += (len(row) - first) * max(fork.last + 1 - fork.layer, 0)
+    return {
+        row for row, count in users.items() if row not in read and count * len(row) * layers <= len(row) * layers + shared[row]
+    }
 
 
 def _packed_tokens(segments: list[Segment]) -> int:

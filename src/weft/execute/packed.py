@@ -54,6 +54,7 @@ class Packed:
         self.layers = list(loaded.module.get_submodule(loaded.family.layers))
         self.final_norm = loaded.module.get_submodule(loaded.family.final_norm)
         self.unembed = loaded.module.get_submodule(loaded.family.unembed)
+        self.weights = [sum(p.numel() for p in layer.parameters() if p.dim() == 2) for layer in self.layers]
         self.attend: Any = None
 
     @contextmanager

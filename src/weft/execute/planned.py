@@ -89,6 +89,7 @@ def _run_engine(
     work["rows"] += engine.work.rows
     work["layer_tokens_asked"] += engine.work.asked
     work["layer_tokens_done"] += engine.work.done
+    work["flops"] = engine.work.flops
     return (
         f"planned        {len(found.forks)} runs on {len(engine.tree.roots) + len(engine.tree.branches)} distinct rows, "
         f"{sum(fork.edited for fork in found.forks)} of them edited",

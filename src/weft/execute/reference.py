@@ -11,10 +11,11 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache
 
 from weft.errors import ExecutionError, JobCancelledError
@@ -23,7 +24,7 @@ from weft.execute.dataflow import Dataflow
 from weft.execute.needed import Uses
 from weft.execute.presentation import Group, groups, onto, take
 from weft.execute.sampling import choose
-from weft.ir.nodes import EACH, Experiment, Read, Ref, Run, Save, Site, Write
+from weft.ir.nodes import EACH, Experiment, Grad, Read, Ref, Run, Save, Site, Write
 from weft.ir.outcome import Edits, Outcome
 from weft.models.dtypes import type_of
 from weft.models.hooks import tapped
@@ -76,6 +77,11 @@ class Interpreter:
         self.applied: set[int] = set()
         self.without_effect: set[int] = set()
         self.work = {"runs": 0, "passes": 0, "rows": 0, "layer_tokens_asked": 0, "layer_tokens_done": 0}
+
+    def attention(self) -> AbstractContextManager[None]:
+        """PyTorch's fused attention has no second derivative: where a gradient goes through a gradient, the plain one."""
+        twice = any(isinstance(self.nodes[index], Grad) for index in self.uses.with_grad)
+        return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
 
     def run(self, runs: list[int]) -> Outcome:
         """Run those runs, and give what was saved."""
@@ -192,11 +198,11 @@ class Pass:
     def advance(self) -> bool:
         """Go on as far as possible; True when there is nothing left to do."""
         while not self.done:
-            cache = copy.deepcopy(self.cache)
+            before = _length(self.cache)
             try:
                 self._forward()
             except NotYet:
-                self.cache = cache
+                self.cache = _back(self.cache, before)
                 return False
             self.step += 1
             if self.step == self.shared.steps or (self.shared.generates and bool(self.ended.all())):
@@ -209,7 +215,7 @@ class Pass:
         graph = any(index in self.owner.uses.with_grad for index, _ in self.shared.reads)
         taps = self._taps(graph)
         inputs = self._inputs()
-        with torch.set_grad_enabled(graph), tapped(self.owner.loaded, taps):
+        with torch.set_grad_enabled(graph), self.owner.attention(), tapped(self.owner.loaded, taps):
             logits = self.owner.loaded.forward(inputs, cache=self.cache)
         self._count(next(iter(inputs.values())))
         if self.shared.generates:
@@ -371,6 +377,24 @@ class Pass:
         work["rows"] += first.shape[0]
         work["layer_tokens_asked"] += layers * tokens
         work["layer_tokens_done"] += layers * tokens
+
+
+def _length(cache: Any) -> Any:
+    """What it takes to undo a step that has to be made again: the cache's length, or a copy where it cannot be cut."""
+    if cache is None:
+        return 0
+    plain = all(type(layer).__name__ == "DynamicLayer" for layer in cache.layers)
+    return cache.get_seq_length() if plain else copy.deepcopy(cache)
+
+
+def _back(cache: Any, before: Any) -> Any:
+    """The cache as it was before the step that was given up."""
+    if not isinstance(before, int):
+        return before
+    if before == 0:
+        return None
+    cache.crop(before)
+    return cache
 
 
 def _with(value: torch.Tensor, new: torch.Tensor, axes: tuple[str, ...], read: Read) -> torch.Tensor:

@@ -82,6 +82,29 @@ def tree(rows: Sequence[Row]) -> Tree:
     return found
 
 
+def without(found: Tree, rows: set[Row]) -> dict[Row, Segment]:
+    """Take rows out of the tree whose only user is a fork of its own: there is nothing to share with it.
+
+    Gives for each the segment that it would have been: the fork computes that itself. A root that others branch from stays.
+    """
+    parents = {id(branch.parent) for branch in found.branches}
+    taken: dict[Row, Segment] = {}
+    for row in rows:
+        segment = found.of[row]
+        if segment.parent is not None:
+            found.branches.remove(segment)
+        elif id(segment) not in parents:
+            found.roots.remove(segment)
+        else:
+            continue
+        taken[row] = segment
+        del found.of[row]
+    for segments in (found.roots, found.branches):
+        for number, segment in enumerate(segments):
+            segment.number = number
+    return taken
+
+
 def _root(found: Tree, row: Row) -> Segment:
     segment = found.of[row] = Segment(row, 0)
     found.roots.append(segment)
