@@ -157,7 +157,7 @@ def assign(x: Traced, value: Any) -> Any:
 def _seeing(x: Traced, indices: Any = None) -> Any:
     """How to get from a site's shape to what is written (None where that is no site of a padded run)."""
     origin = x._st.origin
-    if origin is None or not bool((origin.run.start > 0).any()):
+    if origin is None or not origin.has_padding():
         return None
 
     def see(whole: torch.Tensor) -> torch.Tensor:

@@ -46,6 +46,8 @@ class TensorConstant:
         self.where = where
         self.source = tensor
         self.seen = None if self.copied else self._numbers()
+        self._pointer = tensor.data_ptr() if self.copied else 0
+        self._bits = (bits(detached), bits(self.tensor)) if self.copied else None
 
     def _numbers(self) -> torch.Tensor:
         """What is compared of a large tensor: a copy of a sample, or sums by row and column over everything."""
@@ -70,7 +72,7 @@ class TensorConstant:
 
     def is_still(self, tensor: torch.Tensor) -> bool:
         """Whether `tensor`, of which this constant was made, has the numbers it had then."""
-        return self.seen is not None or torch.equal(bits(tensor.detach()), bits(self.tensor))
+        return self._bits is None or (tensor.data_ptr() == self._pointer and torch.equal(*self._bits))
 
     def tobytes(self) -> bytes:
         flat = self.tensor.detach().cpu().contiguous().reshape(-1)

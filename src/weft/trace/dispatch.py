@@ -213,6 +213,21 @@ def _setitem(x: Any, index: Any, value: Any) -> None:
     _taken_apart(torch.Tensor.__setitem__, (x, index, value), {})
 
 
+def _view_of(func: Any) -> Any:
+    """A method that gives a view: as for indexing, what it came down to is remembered."""
+
+    def call(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(x) is not Traced or kwargs or (given := viewing.sizes(args)) is None:
+            return _taken_apart(func, (x, *args), kwargs)
+        found = viewing.indexed(x, (id(func), given))
+        if found is None:
+            found = _taken_apart(func, (x, *args), {})
+            viewing.remember(x, (id(func), given), found)
+        return found
+
+    return call
+
+
 def _autograd_grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
     if args or any(value for name, value in kwargs.items() if name not in ("create_graph", "retain_graph")):
         raise GradientError("use weft.grad(scalar, [tensors]) inside a session", where=where())
@@ -245,9 +260,11 @@ def _pinverse(x: Any, rcond: float = 1e-15) -> Any:
     return _pinv(x, atol=0.0, rtol=rcond)
 
 
+_VIEWS = "select narrow transpose permute unsqueeze squeeze expand view reshape flatten movedim diagonal unfold".split()
 _FUNCTIONS: dict[Any, Any] = {
     torch.Tensor.__getitem__: _getitem,
     torch.Tensor.__setitem__: _setitem,
+    **{getattr(torch.Tensor, name): _view_of(getattr(torch.Tensor, name)) for name in _VIEWS},
     torch.matmul: _matmul,
     torch.Tensor.matmul: _matmul,
     torch.linalg.pinv: _pinv,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from weft.errors import ProgramError, TokenError, WeftError
+from weft.models.tokens import encode_ids
 from weft.trace.location import where
 
 if TYPE_CHECKING:
@@ -52,10 +53,9 @@ def _tokens(model: Model, prompts: Any) -> tuple[torch.Tensor, torch.Tensor]:
             )
         ids = (ids[None] if ids.dim() == 1 else ids).long().clone()
         return ids, torch.zeros(ids.shape[0], dtype=torch.long)
-    if model.tokens is None:
-        raise TokenError("this model has no tokenizer: give token ids, a LongTensor [batch, pos]", where=where())
+    vocabulary = model.card.sizes["d_vocab"]
     try:
-        return model.tokens.encode(prompts)
+        return encode_ids(prompts, vocabulary) if model.tokens is None else model.tokens.encode(prompts, vocabulary)
     except WeftError as error:
         raise error.at(where()) from None
 

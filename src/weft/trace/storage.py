@@ -40,6 +40,13 @@ class Origin:
     site: Site
     spec: SiteSpec
     step: int | None
+    padded: bool | None = None
+
+    def has_padding(self) -> bool:
+        """Whether rows of the run are of different lengths."""
+        if self.padded is None:
+            self.padded = bool((self.run.start > 0).any())
+        return self.padded
 
 
 class Storage:

@@ -131,6 +131,19 @@ def basic(index: Any) -> Any:
     return None if None in found else found
 
 
+def sizes(args: tuple[Any, ...]) -> Any:
+    """Arguments that are whole numbers, or lists of them, as a key; None if there is anything else among them."""
+    found = []
+    for arg in args:
+        if type(arg) is int:
+            found.append(arg)
+        elif isinstance(arg, tuple | list) and all(type(item) is int for item in arg):
+            found.append(tuple(arg))
+        else:
+            return None
+    return tuple(found)
+
+
 def indexed(x: Traced, key: Any) -> Traced | None:
     """`x[index]` for an index met before, `key` being its `basic` form."""
     seen = _indexed.get((x._sig, key))
