@@ -186,7 +186,10 @@ def gradient_attribution(p: Plain, e: Any) -> Results:
 
 def submit_and_fetch(p: Plain, e: Any) -> Results:
     whole, ablated = [], []
-    for text, answer in [("The Eiffel Tower is in Paris. The Eiffel Tower is in", " Paris"), ("A red cat and a red", " cat")]:
+    for text, answer in [
+        ("The Eiffel Tower is in Paris. The Eiffel Tower is in", " Paris"),
+        ("A red cat and a red", " cat"),
+    ]:
         edit = p.after(p.attention(p.n_layers - 1), lambda x: replaced(x, (0, -1), 0.0))
         whole.append(_log_prob(p.logits(text), p.token(answer)))
         ablated.append(_log_prob(p.logits(text, [edit]), p.token(answer)))

@@ -1,8 +1,8 @@
 """The same experiments by hand: transformers, `register_forward_hook`, one prompt at a time. Uses nothing of weft.
 
-    plain = Plain(module, tokenizer)
-    logits = plain.logits("one two", [plain.before(plain.o(1), lambda x: x * 2)])
-    z = plain.z(1, "one two")
+plain = Plain(module, tokenizer)
+logits = plain.logits("one two", [plain.before(plain.o(1), lambda x: x * 2)])
+z = plain.z(1, "one two")
 """
 
 from __future__ import annotations

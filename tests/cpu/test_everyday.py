@@ -79,7 +79,13 @@ def client(server, tmp_path_factory):
             out = known[family] = tmp_path_factory.mktemp(f"client-{family}")
             empty = tmp_path_factory.mktemp("empty-cache")
             environment = {**os.environ, "HF_HOME": str(empty), "HF_HUB_CACHE": str(empty / "hub")}
-            command = [sys.executable, str(EXAMPLES.parents[1] / "tests/cpu/everyday_client.py"), server, family, str(out)]
+            command = [
+                sys.executable,
+                str(EXAMPLES.parents[1] / "tests/cpu/everyday_client.py"),
+                server,
+                family,
+                str(out),
+            ]
             done = subprocess.run(command, env=environment, cwd=empty, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, done.stderr
             assert not list(empty.rglob("*.safetensors")) and not list(empty.rglob("tokenizer*"))
@@ -99,7 +105,9 @@ def test_there_are_ten_and_each_fits_a_screen():
     for name in NAMES:
         text = (EXAMPLES / f"{name}.py").read_text()
         assert len(text.splitlines()) <= 40, name
-        assert "weft." in text and "from weft." not in text and not re.search(r"\._(?!_)", text), f"{name} uses more than the interface"
+        assert "weft." in text and "from weft." not in text and not re.search(r"\._(?!_)", text), (
+            f"{name} uses more than the interface"
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
