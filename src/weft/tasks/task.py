@@ -106,9 +106,17 @@ class Task(ABC):
             for base, other in zip(batch.inputs, batch.counterfactual.inputs, strict=True)
         )
 
+    def questions(self, n: int, seed: int = 0) -> Prompts:
+        """`n` prompts to answer: of the pairs of that seed, by turns the prompt and the counterfactual.
+
+        Where one of the two has a kind of answer of its own ("unknown"), both kinds are asked for equally often.
+        """
+        pairs = [self._pair(random.Random(f"{self.name} {seed} {index}")) for index in range(n)]
+        return self.prompts(pair[index % 2] for index, pair in enumerate(pairs))
+
     def evaluate(self, model: Any, n: int = 100, seed: int = 0, *, measure: str | None = None) -> Accuracy:
         """How often the model is right: "options" (the likeliest one) or "exact" (each token of the answer first)."""
-        return accuracy(model, self.sample(n, seed), measure or self.measure)
+        return accuracy(model, self.questions(n, seed), measure or self.measure)
 
     def _pair(self, rng: random.Random) -> Pair:
         for _ in range(_TRIES):
