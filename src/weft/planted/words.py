@@ -31,12 +31,19 @@ VOCABULARY = [BOS, UNKNOWN, *MARKS, *OPENERS, *(f" {word}" for word in WORDS)]
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer: one token a word with its leading space, <bos> in front, <unk> for a word it does not know."""
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
+    return tokenizer_of(VOCABULARY)
+
+
+def tokenizer_of(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of these tokens: each word is cut into the longest that fit, so that one or several make a word."""
+    pieces = models.WordPiece(
+        {token: i for i, token in enumerate(vocabulary)}, unk_token=UNKNOWN, continuing_subword_prefix=""
+    )
+    tokenizer = Tokenizer(pieces)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?[\p{L}\p{N}]+| ?[^\s\p{L}\p{N}]|\s+"), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    bos = VOCABULARY.index(BOS)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bos)]
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, vocabulary.index(BOS))]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=BOS, unk_token=UNKNOWN, clean_up_tokenization_spaces=False

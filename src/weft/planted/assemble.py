@@ -1,0 +1,264 @@
+"""From a mechanism on paper to a transformers model, in the variant that is asked for.
+
+    Variant(family="llama", rotate=True, grouped=True, noise_heads=2, noise_layers=1, seed=3)
+
+The stream on paper becomes a subspace of the model's: its blocks lie along orthonormal directions, near the axes or
+(`rotate`) at random. LayerNorm takes away the mean, so in a GPT-2 all of them are orthogonal to it. Normalisation then
+only divides by a norm that the long block `one` keeps all but constant, and every gain multiplies it back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from weft.errors import ModelError
+from weft.planted.stream import D_HEAD, NEAR, ONE, SPEEDS, Gates, Head, Matrix, Mechanism, Stream
+
+N_HEADS = 8
+N_NOISE_NEURONS = 16
+UNITS = 6.0
+"""About how much of the squared norm the mechanism has beside `one`: a hundredth."""
+PHASE = 0.6
+"""`latest`: cos(PHASE + speed·distance) falls steadily from 0 to 128 tokens at the speed numbered below."""
+SLOW, LATER = 4, 200.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a planted model is made; the truth moves along. Seed 0 puts the heads where the papers' notes have them."""
+
+    family: str = "gpt2"
+    rotate: bool = False
+    grouped: bool = False
+    noise_heads: int = 0
+    noise_layers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.family not in ("gpt2", "llama"):
+            raise ModelError(
+                f"family={self.family!r}: planted models are 'gpt2' (LayerNorm, learned positions) or "
+                "'llama' (RMSNorm, rotary)"
+            )
+        if self.grouped and self.family != "llama":
+            raise ModelError("grouped=True shares keys and values, which a GPT-2 cannot; ask for family='llama' as well")
+        if self.noise_heads % 2 or self.noise_heads < 0 or self.noise_layers < 0:
+            raise ModelError("noise_heads is an even number (heads come in pairs) and noise_layers is not negative")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of the mechanism went."""
+
+    n_layers: int
+    n_heads: int
+    layers: tuple[int, ...]
+    """The layer of each step."""
+    places: tuple[tuple[int, ...], ...]
+    """For each step, the head that each head on paper became."""
+    basis: Float[Tensor, "width d_model"]
+
+    def head(self, at: tuple[int, int]) -> tuple[int, int]:
+        return self.layers[at[0]], self.places[at[0]][at[1]]
+
+    def rows(self, table: tuple[int, ...]) -> tuple[int, ...]:
+        """A table by step as a table by layer: a layer of noise leaves the stream as the layer before it did."""
+        last = [max(step for step, at in enumerate(self.layers) if at <= layer) for layer in range(self.n_layers)]
+        return tuple(table[step] for step in last)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a planted model does and where; heads are (layer, head), tables have an entry for each layer's end."""
+
+    n_layers: int
+    n_heads: int
+    heads: Mapping[str, tuple[int, int]]
+    decoys: Mapping[str, tuple[int, int]]
+    tables: Mapping[str, tuple[int, ...]]
+    ranks: Mapping[str, int]
+    words: Mapping[str, tuple[str, ...]]
+    template: str
+    subspaces: Mapping[str, Float[Tensor, "_rank d_model"]] = field(repr=False, compare=False)
+    """Orthonormal rows: the directions of the stream in which each block is written."""
+    variant: Variant = field(default_factory=Variant)
+
+    @property
+    def noise(self) -> tuple[tuple[int, int], ...]:
+        """The heads that do nothing of use and are no decoys either."""
+        known = {*self.heads.values(), *self.decoys.values()}
+        heads = [(layer, head) for layer in range(self.n_layers) for head in range(self.n_heads)]
+        return tuple(head for head in heads if head not in known)
+
+
+class Planted(NamedTuple):
+    """A planted model, its tokenizer, and what is true of it."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerFast
+    truth: Truth
+
+
+DECOYS = ("silent", "cancelled", "backup")
+
+
+def assemble(
+    mechanism: Mechanism,
+    variant: Variant,
+    *,
+    tables: Mapping[str, tuple[int, ...]],
+    ranks: Mapping[str, int],
+    words: Mapping[str, tuple[str, ...]],
+    template: str,
+) -> Planted:
+    """Build the model in about a second; the same variant gives the same weights to the bit."""
+    from weft.planted.render import render
+    from weft.planted.words import tokenizer_of
+
+    noise = torch.Generator().manual_seed(variant.seed)
+    layout = _layout(mechanism, variant, noise)
+    model = render(mechanism, variant, layout, noise)
+    placed = {role: layout.head(at) for role, at in mechanism.roles.items()}
+    truth = Truth(
+        n_layers=layout.n_layers,
+        n_heads=layout.n_heads,
+        heads=_frozen({role: at for role, at in placed.items() if role not in DECOYS}),
+        decoys=_frozen({role: at for role, at in placed.items() if role in DECOYS}),
+        tables=_frozen({name: layout.rows(table) for name, table in tables.items()}),
+        ranks=_frozen(ranks),
+        words=_frozen(words),
+        template=template,
+        subspaces=_frozen({name: layout.basis[at] for name, at in mechanism.stream.slices.items()}),
+        variant=variant,
+    )
+    return Planted(model, tokenizer_of(mechanism.vocabulary), truth)
+
+
+def _frozen(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(entries))
+
+
+def _layout(mechanism: Mechanism, variant: Variant, noise: torch.Generator) -> Layout:
+    n_heads, n_steps = N_HEADS + variant.noise_heads, len(mechanism.steps)
+    draw = random.Random(f"places {variant.seed}")
+    # The first layer is never noise: then each layer of noise has a step before it, whose row of a table it repeats.
+    later = sorted(draw.sample(range(1, n_steps + variant.noise_layers), n_steps - 1))
+    places = [_shuffled(n_heads, draw) if variant.seed else tuple(range(n_heads)) for _ in range(n_steps)]
+    basis = _basis(mechanism.stream.width, variant, n_heads * D_HEAD, noise)
+    return Layout(n_steps + variant.noise_layers, n_heads, (0, *later), tuple(places), basis)
+
+
+def _shuffled(n_heads: int, draw: random.Random) -> tuple[int, ...]:
+    """Heads 2i and 2i+1 stay a pair, which may share its keys and values."""
+    pairs = [(2 * i, 2 * i + 1) if draw.random() < 0.5 else (2 * i + 1, 2 * i) for i in range(n_heads // 2)]
+    draw.shuffle(pairs)
+    return tuple(head for pair in pairs for head in pair)
+
+
+def _basis(width: int, variant: Variant, d_model: int, noise: torch.Generator) -> Matrix:
+    """Orthonormal rows; in a GPT-2 each sums to zero."""
+    centred = variant.family == "gpt2"
+    if width + centred > d_model:
+        raise ModelError(f"a mechanism of {width} dimensions does not fit a stream of {d_model}")
+    if variant.rotate:
+        rows = torch.randn(d_model, width, generator=noise, dtype=torch.float64)
+        rows = rows - rows.mean(0) * centred
+        return torch.linalg.qr(rows).Q.T.float()
+    rows = torch.eye(d_model, dtype=torch.float64)
+    if centred:  # the reflection that takes the last axis to the mean's direction takes the others where they sum to zero
+        normal = rows[-1] - d_model**-0.5
+        rows = rows - 2 * torch.outer(normal, normal) / normal.dot(normal)
+    return rows[:width].float()
+
+
+class Weights(NamedTuple):
+    """The weights of a head of `D_HEAD` dimensions, still for the stream on paper."""
+
+    query: Matrix
+    key: Matrix
+    value: Matrix
+    out: Matrix
+
+
+def weights_of(head: Head, stream: Stream, rotary: bool) -> Weights:
+    """Content goes to the pairs that stand still, the slowest first; distance to those that turn."""
+    half = D_HEAD // 2
+    query, key = torch.zeros(stream.width, D_HEAD), torch.zeros(stream.width, D_HEAD)
+    for column in range(head.query.shape[1]):
+        query[:, half - 1 - column] = head.query[:, column] * D_HEAD**0.5
+        key[:, half - 1 - column] = head.key[:, column]
+    for pair, (strength, angle) in _angles(head).items():
+        for part, weight, turn in ((query, strength * D_HEAD**0.5, angle), (key, 1.0, 0.0)):
+            columns = [pair, pair + half]
+            if rotary:  # the model turns (1, 0) by the position; what is left to add is the angle
+                straight = torch.tensor([[1.0]])
+                cos, sin = torch.cos(torch.tensor(turn)) * weight, torch.sin(torch.tensor(turn)) * weight
+                part[:, columns] = torch.cat([stream.read(one=straight * cos), stream.read(one=straight * sin)], 1)
+            else:
+                part[:, columns] = _turned(stream, pair, turn) * weight
+    value, out = torch.zeros(stream.width, D_HEAD), torch.zeros(D_HEAD, stream.width)
+    value[:, : head.value.shape[1]], out[: head.out.shape[0]] = head.value, head.out
+    return Weights(query, key, value, out)
+
+
+def _angles(head: Head) -> dict[int, tuple[float, float]]:
+    """By pair: how strongly it counts, and the angle by which the query is turned; the score is cos(angle + distance)."""
+    if head.latest:
+        return {SLOW: (LATER, PHASE)}
+    if head.back is None:
+        return {}
+    return {pair: (NEAR, -speed * head.back) for pair, speed in enumerate(SPEEDS)}
+
+
+def _turned(stream: Stream, pair: int, angle: float) -> Matrix:
+    """Reads pair number `pair` of the block `position`, turned by an angle."""
+    start, turn = stream["position"].start + 2 * pair, torch.tensor(angle)
+    rows = torch.zeros(stream.width, 2)
+    rows[start] = torch.stack([turn.cos(), turn.sin()])
+    rows[start + 1] = torch.stack([-turn.sin(), turn.cos()])
+    return rows
+
+
+def positions_of(stream: Stream, n: int) -> Matrix:
+    """What the first `n` positions write into the block `position`."""
+    rows = torch.zeros(n, stream.width)
+    for pair, speed in enumerate(SPEEDS):
+        angle = torch.arange(n, dtype=torch.float64) * speed
+        start = stream["position"].start + 2 * pair
+        rows[:, start], rows[:, start + 1] = angle.cos().float(), angle.sin().float()
+    return rows
+
+
+def noise_weights(stream: Stream, noise: torch.Generator) -> Weights:
+    """Scores of about ±1, and a write of less than a tenth of a one-hot's length, spread over the whole stream."""
+    reads = [normal(noise, scale, stream.width, D_HEAD) for scale in (0.2, 0.2, 0.1)]
+    for weight in reads:
+        weight[stream["one"]] = 0
+    out = normal(noise, 0.002, D_HEAD, stream.width)
+    out[:, stream["one"]] = 0
+    return Weights(*reads, out)
+
+
+def noise_gates(stream: Stream, noise: torch.Generator) -> Gates:
+    reads, out = normal(noise, 0.3, stream.width, N_NOISE_NEURONS), normal(noise, 0.001, N_NOISE_NEURONS, stream.width)
+    reads[stream["one"]] = 0
+    out[:, stream["one"]] = 0
+    return Gates(reads, normal(noise, 0.1, N_NOISE_NEURONS), out)
+
+
+def normal(noise: torch.Generator, scale: float, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=noise) * scale
+
+
+def gain(d_model: int, eps: float) -> float:
+    """What a normalisation layer multiplies by to undo its division."""
+    return ((ONE**2 + UNITS) / d_model + eps) ** 0.5
