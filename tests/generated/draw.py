@@ -315,7 +315,7 @@ def _force(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> No
 
 FEATURES = (
     "several runs|fork|fork of a fork|ragged|one length|batch|duplicate rows|shared prefix|the same prompts again|"
-    "prompts as a tensor|prompts as ids|prompts as text|"
+    "long prefix|prompts as a tensor|prompts as ids|prompts as text|"
     "read embed|read resid_pre|read resid_mid|read resid_post|read q|read k|read v|read q_rot|read k_rot|read scores|"
     "read pattern|read z|read head_out|read attn_out|read mlp_pre|read mlp_post|read mlp_out|read final_norm|read logits|"
     "read module.input|read module.output|"

@@ -24,8 +24,7 @@ class Handle:
 def prompt_rows(sketch: Sketch, stem: list[int]) -> list[list[int]]:
     """One to four rows of ids, most of them beginning like `stem`."""
     rng, rows = sketch.rng, []
-    length = rng.randrange(3, 10)
-    ragged = rng.random() < 0.45
+    length, ragged = rng.randrange(3, 10), rng.random() < 0.45
     for _ in range(rng.choice([1, 1, 2, 2, 3, 4])):
         size = rng.randrange(2, 10) if ragged else length
         row = [rng.randrange(2, VOCABULARY) for _ in range(size)]
@@ -36,6 +35,18 @@ def prompt_rows(sketch: Sketch, stem: list[int]) -> list[list[int]]:
         elif draw < 0.65 and rows and (ragged or len(rows[-1]) == size):
             row = list(rows[-1])
         rows.append(row)
+    return rows
+
+
+def _long_rows(sketch: Sketch, stem: list[int]) -> list[list[int]]:
+    """Rows that share most of a long beginning: more than the engine thinks worth a pass of its own."""
+    rng = sketch.rng
+    size = rng.randrange(18, 23) if rng.random() < 0.7 else 0
+    rows = []
+    for _ in range(rng.randrange(1, 4)):
+        own = [rng.randrange(2, VOCABULARY) for _ in range(size or rng.randrange(18, 23))]
+        shared = rng.randrange(16, min(len(own), 20) + 1)
+        rows.append(stem[:shared] + own[shared:])
     return rows
 
 
@@ -65,6 +76,10 @@ def add_runs(sketch: Sketch, count: int) -> list[Handle]:
     known: list[list[list[int]]] = []
     handles: list[Handle] = []
     forks: set[str] = set()
+    long = rng.random() < 0.12
+    if long:
+        stem = [rng.randrange(2, VOCABULARY) for _ in range(20)]
+        sketch.features.add("long prefix")
     for _ in range(count):
         name = sketch.name("r")
         if handles and rng.random() < 0.5:
@@ -73,7 +88,7 @@ def add_runs(sketch: Sketch, count: int) -> list[Handle]:
             forks.add(name)
             handles.append(Handle(name, name, of.batch, of.pos, of.least))
             continue
-        rows = prompt_rows(sketch, stem)
+        rows = prompt_rows(sketch, stem) if not long else _long_rows(sketch, stem)
         if known and rng.random() < 0.35:
             rows = rng.choice(known)
             sketch.features.add("the same prompts again")

@@ -37,6 +37,24 @@ _LOCKS_GUARD = threading.Lock()
 _TAPPED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.unseen = 0
+
+
+_LOCAL = _Local()
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Meanwhile hooks of this thread look away: a tap may apply a part of the very model whose pass it is in."""
+    _LOCAL.unseen += 1
+    try:
+        yield
+    finally:
+        _LOCAL.unseen -= 1
+
+
 def lock_of(module: nn.Module) -> threading.RLock:
     """The lock of a model: one thread at a time taps it or runs it, so taps are never another thread's.
 
@@ -189,7 +207,7 @@ class _Hooks:
         own = self.found.before.get(path, [])
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if threading.get_ident() != self.owner:
+            if threading.get_ident() != self.owner or _LOCAL.unseen:
                 return None
             if not path:
                 self.calls.clear()
@@ -208,7 +226,7 @@ class _Hooks:
         own = self.found.after.get(path, [])
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            if threading.get_ident() != self.owner:
+            if threading.get_ident() != self.owner or _LOCAL.unseen:
                 return None
             call = self.open[path].pop()
             if self.wants(path):

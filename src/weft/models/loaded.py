@@ -22,7 +22,7 @@ from weft.ir.nodes import Site
 from weft.ir.types import TensorType
 from weft.models import cardbuild, weights
 from weft.models.families import Family
-from weft.models.hooks import lock_of
+from weft.models.hooks import lock_of, unseen
 from weft.models.tokens import Tokens
 
 
@@ -110,7 +110,8 @@ class Loaded:
                 f"{self.name} has no part {part!r} that maps a value's last axis alone; "
                 f"it has {', '.join(list(self.card.by_part)[:8])}, …"
             )
-        return self.module.get_submodule(cardbuild.part_path(self.family, part))(value)
+        with unseen():
+            return self.module.get_submodule(cardbuild.part_path(self.family, part))(value)
 
     def fingerprint(self) -> dict[str, object]:
         """What the model is, as data: id, revision, class, SHA-256 of weights and of tokenizer.
