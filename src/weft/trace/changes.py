@@ -20,11 +20,11 @@ aten = torch.ops.aten
 def in_place(func: Any, args: Any, kwargs: Any) -> Any:
     """An operation that writes its result over its first operand."""
     x = args[0]
-    if type(x) is not Traced:
-        refuse_outside(func)
-    check_writable(x)
     tensors: list[torch.Tensor] = []
     _tensors((args, kwargs), tensors)
+    if type(x) is not Traced:
+        return outside(func, args, kwargs, tensors)
+    check_writable(x)
     if all_known(tensors):
         func(*map_tensors(args, real_of), **map_tensors(kwargs, real_of))
         x._st.changed()
@@ -37,6 +37,13 @@ def in_place(func: Any, args: Any, kwargs: Any) -> Any:
         raise OpError(f"{func} in place is not possible on a traced value; write it as an expression", where=where())
     indices = _known_indices(args[1]) if whole is aten.index_put.default else None
     return _assign(x, whole(*args, **kwargs), func, indices)
+
+
+def outside(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> Any:
+    """A change of an ordinary tensor by numbers that are at hand; OutsideWriteError if there are none yet."""
+    if any(type(x) is Traced and x._st.known is None for x in tensors):
+        refuse_outside(func)
+    return func(*map_tensors(args, real_of), **map_tensors(kwargs, real_of))
 
 
 def _tensors(value: Any, found: list[torch.Tensor]) -> None:
@@ -74,7 +81,7 @@ def copy(func: Any, args: Any, kwargs: Any) -> Any:
     """copy_ and assignment by index."""
     x, source = args[0], args[1]
     if type(x) is not Traced:
-        refuse_outside(func)
+        return outside(func, args, kwargs, [source])
     return put(x, source)
 
 
@@ -82,7 +89,7 @@ def fill(func: Any, args: Any, kwargs: Any) -> Any:
     """fill_ and zero_."""
     x = args[0]
     if type(x) is not Traced:
-        refuse_outside(func)
+        return outside(func, args, kwargs, [args[1]])
     value = 0 if func is aten.zero_.default else args[1]
     return put(x, value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=x._sig[0]))
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from weft.trace.dispatch import known, on_function
 from weft.trace.tensor import Traced
 
-_TORCH = os.path.dirname(torch.__file__)
-_WEFT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_WEFT = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _USERS = tuple(os.path.join(_WEFT, name) + os.sep for name in ("methods", "tasks"))
 """Parts of weft that are written as its users write."""
 
@@ -35,17 +38,29 @@ _UNFILLED = {
 }
 
 
+_local = threading.local()
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """While a model runs, which makes tensors of its own: no session that is open in this thread takes them over."""
+    _local.paused = getattr(_local, "paused", 0) + 1
+    try:
+        yield
+    finally:
+        _local.paused -= 1
+
+
 class Factories(TorchFunctionMode):
     """The mode; `owner` is the session whose graph the results belong to."""
 
     def __init__(self, owner: Any) -> None:
         super().__init__()
         self.owner = owner
-        self.paused = False  # while .now() runs the model, which makes tensors of its own
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.paused:
+        if getattr(_local, "paused", 0):
             return func(*args, **kwargs)
         if func in FACTORIES or func in _LIKE or func in _METHODS:
             return self._make(func, args, kwargs)

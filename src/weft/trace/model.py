@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from weft.errors import ModelError, OpError, ShapeError, SiteError
+from weft.errors import ModelError, OpError, ShapeError, SiteError, WeftError
 from weft.ir.card import Card
 from weft.ir.nodes import Apply, Param
 from weft.ir.types import TensorType
@@ -115,7 +115,10 @@ class Model:
         return self.backend.tokens
 
     def card_for(self, inputs: dict[str, torch.Tensor]) -> Card:
-        return self.backend.card_for({name: type_of(tensor) for name, tensor in inputs.items()})
+        try:
+            return self.backend.card_for({name: type_of(tensor) for name, tensor in inputs.items()})
+        except WeftError as error:
+            raise error.at(where()) from None
 
     def sites(self) -> list[str]:
         """The names of the model's sites, in the order in which they are computed."""

@@ -93,6 +93,8 @@ class ModuleSite:
         return sites[0]
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("input", "output"):  # a SiteError is an AttributeError, so Python comes here with a property's own
+            return self._get(f"module.{name}")
         raise SiteError(f"a module has .input, .output and .call(i), not .{name}", where=where())
 
 

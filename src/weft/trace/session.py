@@ -17,7 +17,7 @@ from weft.ir.nodes import Const, Experiment, Grad, Ref, Save
 from weft.ir.nodes import Run as RunNode
 from weft.ir.outcome import Outcome
 from weft.trace.constants import NAMES, TensorConstant
-from weft.trace.factories import Factories
+from weft.trace.factories import Factories, paused
 from weft.trace.generation import Generation
 from weft.trace.gradients import check_gradient, wanted
 from weft.trace.graph import Graph
@@ -182,11 +182,8 @@ class Session:
         self.check_usable()
         ref = value.ref
         experiment, _ = self.graph.only({"now": ref})
-        self._mode.paused = True
-        try:
+        with paused():
             outcome = self.model.backend.run(experiment, plan=self.plan)
-        finally:
-            self._mode.paused = False
         self.graph.show(ref, where())
         return outcome.values["now"]
 
@@ -264,7 +261,8 @@ class Session:
             self.state = "done"
             return
         try:
-            self.outcome = self.model.backend.run(self._experiment, plan=self.plan, fresh=self.fresh)
+            with paused():
+                self.outcome = self.model.backend.run(self._experiment, plan=self.plan, fresh=self.fresh)
         except WeftError as error:
             raise self._placed(error) from None
         self.values = dict(self.outcome.values)

@@ -133,6 +133,9 @@ class Traced(torch.Tensor):
         array = resolve(self, "numpy").numpy(force=True)
         return array if dtype is None else array.astype(dtype)
 
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        return torch.from_numpy(array) if getattr(array, "shape", ()) else array
+
     def __float__(self) -> float:
         return float(resolve(self, "float()"))
 
@@ -189,6 +192,14 @@ class Traced(torch.Tensor):
     __str__ = __repr__
 
     def requires_grad_(self, requires_grad: bool = True) -> Traced:
+        if not requires_grad:
+            return self
+        if self._st.known is not None:
+            raise GradientError(
+                "a tensor made inside the block has no .grad; make it before the block, or with requires_grad=True "
+                "(and modules and parameters before the block)",
+                where=where(),
+            )
         raise GradientError(
             "a value of the model has no .grad of its own; ask for weft.grad(scalar, [this]) instead", where=where()
         )

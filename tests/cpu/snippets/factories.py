@@ -1,7 +1,10 @@
 """New tensors made in the block."""
 
+import numpy as np
 import torch
 from snippets import snippet
+
+from weft.errors import GradientError
 
 
 @snippet
@@ -125,3 +128,33 @@ def windows_and_ramps(h):
 @snippet
 def alphas(h):
     return torch.stack([h * a for a in torch.linspace(0, 1, 3)]), [h * float(a) for a in torch.arange(0, 1, 0.5)]
+
+
+@snippet
+def written_into_ones_own_tensor(h):
+    own = torch.from_numpy(np.zeros((3, 12), dtype=np.float32))
+    own[0] = torch.arange(12)  # numbers at hand may go there
+    own[1].add_(torch.ones(12))
+    return own @ h[0].T
+
+
+@snippet(raises=GradientError, says="before the block")
+def leaf_made_inside(h):
+    v = torch.zeros(12)
+    v.requires_grad_()  # here
+
+
+@snippet
+def leaf_made_inside_as_one(h):
+    v = torch.ones(12, requires_grad=True)
+    return h * v
+
+
+@snippet
+def another_model_inside(h):
+    layer = torch.nn.TransformerEncoderLayer(12, 3, 8, batch_first=True, dropout=0.0).eval()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(0.1)
+        own = layer(torch.from_numpy(np.ones((2, 5, 12), dtype=np.float32)))
+    return h + own
