@@ -352,7 +352,7 @@ def test_nothing_that_requires_grad(pair):
 
 def test_a_site_that_the_scalar_does_not_depend_on(pair):
     model, _ = pair
-    with pytest.raises(GradientError, match="does not depend on|depends on none") as error, model.trace(IDS) as run:
+    with pytest.raises(GradientError, match=r"does not depend on|depends on none") as error, model.trace(IDS) as run:
         weft.grad(run.resid_post[0].sum(), run.resid_post[1]).save()
     assert "weft.grad" in line_of(error)
 

@@ -43,7 +43,7 @@ def prompt_inputs(model: Model, prompts: Any, inputs: dict[str, torch.Tensor]) -
 
 def _tokens(model: Model, prompts: Any) -> tuple[torch.Tensor, torch.Tensor]:
     if isinstance(prompts, torch.Tensor):
-        ids = getattr(prompts, "real", None) if hasattr(prompts, "_st") else prompts
+        ids = getattr(prompts, "numbers", None) if hasattr(prompts, "_st") else prompts
         if ids is None:
             raise TokenError("a run's tokens must be known when it is written; use x.now()", where=where())
         if ids.dtype not in (torch.int64, torch.int32) or ids.dim() not in (1, 2) or 0 in ids.shape:
@@ -65,7 +65,7 @@ def _tensors(model: Model, inputs: dict[str, torch.Tensor]) -> tuple[str, dict[s
         raise ProgramError("a run needs prompts, or a model's tensors by keyword", where=where())
     found: dict[str, torch.Tensor] = {}
     for name, value in inputs.items():
-        tensor = getattr(value, "real", None) if hasattr(value, "_st") else value
+        tensor = getattr(value, "numbers", None) if hasattr(value, "_st") else value
         if not isinstance(tensor, torch.Tensor):
             raise ProgramError(f"{name} must be a tensor whose numbers are known here, not {value!r}", where=where())
         found[name] = tensor
