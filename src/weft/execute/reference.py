@@ -393,7 +393,8 @@ def _back(cache: Any, before: Any) -> Any:
         return before
     if before == 0:
         return None
-    cache.crop(before)
+    for layer in cache.layers:  # those after the place where the step was given up are as they were
+        layer.crop(min(0, before - layer.get_seq_length()))
     return cache
 
 
