@@ -67,7 +67,7 @@ def chosen(given: argparse.Namespace) -> list[tuple[str, str]]:
 
 def main() -> int:
     given = arguments()
-    about = machine.describe(given.threads)
+    about = machine.describe(given.threads, given.peers)
     kept = json.loads(given.results.read_text()) if given.results and given.results.exists() else {"rows": []}
     rows = [row_of(data) for data in kept["rows"]]
     if kept["rows"]:

@@ -136,9 +136,12 @@ def _finish(row: Row, setting: Setting, results: dict[str, torch.Tensor], taken:
     for rival in results:
         entry = row.entries[rival]
         entry.others = _share(taken, rival)
-        if rival not in stands.WHOLE and len(part.patches) < len(whole.patches):
-            entry.scaled = (len(whole.patches) + 1) / (len(part.patches) + 1)  # the base run is one more
-        elif rival in stands.WHOLE and len(part.patches) < len(whole.patches):
+        if len(part.patches) == len(whole.patches):
+            continue
+        if stands.sampled(rival, TASKS[setting.task].calls):
+            base = 1 if part.corrupt else 0  # the clean run, which is made once however many patches there are
+            entry.scaled = (len(whole.patches) + base) / (len(part.patches) + base)
+        else:
             results[rival] = results[rival][index]
     _compare(row, {name: value for name, value in results.items() if name != "bare"})
     busy = max((entry.others for entry in row.entries.values()), default=0.0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 PACKAGES = ("torch", "transformers", "nnsight", "transformer-lens", "pyvene", "numpy")
 
 
-def describe(threads: int) -> dict[str, object]:
-    """The machine and the versions, as they go into the table."""
+def describe(threads: int, peers: str = "") -> dict[str, object]:
+    """The machine and the versions, as they go into the table; `peers` is the Python of another environment."""
     cpu = [line for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
     memory = [line for line in _read("/proc/meminfo").splitlines() if line.startswith("MemTotal")]
     return {
@@ -25,7 +27,7 @@ def describe(threads: int) -> dict[str, object]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "load": [round(each, 2) for each in os.getloadavg()],
-        "versions": versions(),
+        "versions": {**_elsewhere(peers), **versions()},
     }
 
 
@@ -37,6 +39,15 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _elsewhere(python: str) -> dict[str, str]:
+    if not python:
+        return {}
+    code = "import json; from sweeping import machine; print(json.dumps(machine.versions()))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True, env=environment, check=True).stdout
+    return json.loads(found)
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,18 @@ COLOURS = {
 
 OPENING = """# Performance
 
-Written by `weft bench sweeps --write-docs`; do not edit. How many times as long as weft each way takes, the same task run by
-all in alternation on the same inputs and weights (random, float32), medians of {repeats}. A row is void where results differ by more
-than 1e-4 of the largest value, or where other processes took over 5 % of the cores; its figures are shown all the same.
+Written by `weft bench sweeps --write-docs`; do not edit. How many times as long as weft each way takes: the same task run by
+all in alternation, on the same inputs and weights (random, float32), medians of {repeats}. A row is void where results differ
+by more than 1e-4 of the largest value, or where other processes took over 5 % of the cores; its figures are still shown.
 """
 MEANINGS = """
 - **hooks**: plain hooks on the model's default forward, one forward for each patch.
 - **expert**: what a careful user writes by hand: patches expanded into the batch, `logits_to_keep=1`, base activations cached,
   `inference_mode`, the faster of sdpa and eager and of two chunk sizes, found by trying; in (i) the shared prefix run once.
-- **nnsight**, **transformer-lens**, **pyvene**: their current releases, used as their documentation does. TransformerLens's own
-  patching helpers are used for (a) to (c).
-- ≈: measured on {sample} patches spread evenly over the sweep, times what the whole sweep has. Only ways that make one forward for
-  each patch are sampled; weft and expert always run the whole.
+- **nnsight**, **transformer-lens**, **pyvene**: their current releases, used as their documentation does.
+  TransformerLens's own patching helpers are used for (a) to (c).
+- ≈: measured on {sample} patches spread evenly over the sweep, times what the whole sweep has. Only ways that do a patch for
+  about what the next one costs are sampled; weft always runs the whole.
 - —: that tool cannot do the task; the reasons are below.
 """
 
@@ -95,7 +95,9 @@ def _picture(rows: list[Row], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_yticks(range(len(shown)), [f"({row.task}) {row.model}{' *' if row.void else ''}" for row in shown])
     axes.invert_yaxis()
-    axes.set_xlabel("times as long as weft (thick line: what counting FLOPs allows against hooks; *: void, see the table)")
+    axes.set_xlabel(
+        "times as long as weft (thick line: what counting FLOPs allows against hooks; *: void, see the table)"
+    )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

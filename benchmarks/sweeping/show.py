@@ -58,13 +58,7 @@ def judged(row: Row) -> list[str]:
             ratio = row.ratio(rival)
             if ratio:
                 lines.append(f"asked ≥ {bar:g}× {rival}: {ratio:.1f}× {'met' if ratio >= bar else 'NOT met'}")
-    if row.counted:
-        planned, stick = row.entries.get("weft", None), row.yardstick
-        said = planned.work.get("flops") if planned else None
-        parts = [f"counted {row.counted / 1e9:.4g} GFLOP"]
-        parts += [f"planned {said / 1e9:.4g} ({said / row.counted:.2f}×)"] if said else []
-        parts += [f"dispatched {stick['gflop']:.4g} ({stick['gflop'] * 1e9 / row.counted:.2f}×)"] if stick else []
-        lines.append(", ".join(parts))
+    lines += worked(row)
     if row.yardstick and row.entries["weft"].median:
         own = row.yardstick["seconds"]
         lines.append(
@@ -73,6 +67,16 @@ def judged(row: Row) -> list[str]:
         )
     lines += added(row)
     return lines
+
+
+def worked(row: Row) -> list[str]:
+    """Work counted by hand, planned by weft, and seen as it was dispatched."""
+    said = row.entries["weft"].work.get("flops") if "weft" in row.entries else None
+    of = lambda work: f" ({work / row.counted:.2f}×)" if row.counted else ""  # noqa: E731
+    parts = [f"counted {row.counted / 1e9:.4g} GFLOP"] if row.counted else []
+    parts += [f"planned {said / 1e9:.4g} GFLOP{of(said)}"] if said else []
+    parts += [f"dispatched {row.yardstick['gflop']:.4g}{of(row.yardstick['gflop'] * 1e9)}"] if row.yardstick else []
+    return [", ".join(parts)] if parts else []
 
 
 def added(row: Row) -> list[str]:
@@ -91,7 +95,7 @@ def table(rows: Iterable[Row]) -> str:
     lines = ["| task | model | weft | " + " | ".join(names) + " | limit by FLOPs | notes |"]
     lines.append("|---|---|---|" + "---|" * len(names) + "---|---|")
     for row in rows:
-        ours = row.entries["weft"] if "weft" in row.entries else None
+        ours = row.entries.get("weft")
         cells = [_cell(row, name) for name in names]
         limit = TASKS[row.task].limit if row.model == "gpt2" else None
         head = f"| ({row.task}) {row.title} | {row.model} | {seconds(ours.median) if ours and ours.median else '—'} | "

@@ -86,7 +86,8 @@ class Here:
             module.PLAN = setting.plan
         self.function = getattr(module, task.calls)
         self.work: dict[str, Any] = getattr(module, "WORK", {})
-        self.data = task.data(setting.model, setting.quick, 0 if setting.rival in WHOLE else setting.sample)
+        sample = setting.sample if sampled(setting.rival, task.calls) else 0
+        self.data = task.data(setting.model, setting.quick, sample)
         self.inner = task.inner
         started = time.perf_counter()
         self.handle = _handle(module, setting.model)
@@ -104,8 +105,14 @@ class Here:
         return None
 
 
-WHOLE = ("weft", "weft one by one", "expert", "bare")
-"""Contestants who never run a sample: what they do for one patch depends on the others."""
+def sampled(rival: str, calls: str) -> bool:
+    """Whether a contestant does a patch for about what the next one costs, so that a part of a sweep tells the whole.
+
+    weft's work for one patch depends on the others, and so does the expert's where it is all one batch.
+    """
+    return rival not in ("weft", "weft one by one", "bare") and (rival != "expert" or calls in ("heads", "positions"))
+
+
 _HANDLES: dict[tuple[str, str], Any] = {}
 
 

@@ -147,9 +147,7 @@ def _together(shape: Shape, quick: bool) -> Data:
 def _generation(shape: Shape, quick: bool) -> Data:
     data = _heads(shape, [5] * 2 if quick else [16] * 8)
     vector = _vectors(shape, 1)
-    return replace(
-        data, patches=[], corrupt=[], vectors=vector, layer=shape.layers // 2, steps=5 if quick else 64
-    )
+    return replace(data, patches=[], corrupt=[], vectors=vector, layer=shape.layers // 2, steps=5 if quick else 64)
 
 
 def _prefixes(shape: Shape, quick: bool) -> Data:

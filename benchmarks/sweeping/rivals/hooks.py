@@ -113,7 +113,9 @@ def sites(handle: Handle, taken: list[torch.Tensor | None]) -> list:
     """Hooks that put z, attn_out, mlp_out and resid_post of every layer into `taken`, in that order."""
     model, shape, n = handle.model, handle.shape, handle.shape.layers
     pairs = []
-    for at, (inside, before) in enumerate(((shape.projection, True), (shape.attention, False), ("mlp", False), ("", False))):
+    for at, (inside, before) in enumerate(
+        ((shape.projection, True), (shape.attention, False), ("mlp", False), ("", False))
+    ):
         for layer in range(n):
             keep = lambda x, slot=at * n + layer: taken.__setitem__(slot, x)  # noqa: E731
             pairs.append((block(model, shape, layer, inside), before, keep))

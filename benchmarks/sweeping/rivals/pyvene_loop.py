@@ -66,7 +66,7 @@ def positions(handle: Handle, data: Data) -> torch.Tensor:
 def _added(handle: Handle, data: Data, ids: torch.Tensor, layer: int, row: int, at: int) -> torch.Tensor:
     model = _intervenable(handle, layer, "block_output", kind="AdditionIntervention")
     given = data.vectors[row].expand(len(ids), 1, -1)
-    return _forward(model, ids, at, source_representations={name: given for name in model.interventions})
+    return _forward(model, ids, at, source_representations=dict.fromkeys(model.interventions, given))
 
 
 @torch.no_grad()

@@ -60,9 +60,7 @@ def attribution(model, data: Data) -> torch.Tensor:
         sites = [site for name in names for site in getattr(corrupt, name)]
         before = [site for name in names for site in getattr(clean, name)]
         gradients = weft.grad(metric, sites)
-        effects = [
-            ((a - b) * g).flatten(1).sum(1) for a, b, g in zip(before, sites, gradients, strict=True)
-        ]
+        effects = [((a - b) * g).flatten(1).sum(1) for a, b, g in zip(before, sites, gradients, strict=True)]
         torch.stack(effects).save("result")
     return _done(s)
 
