@@ -28,5 +28,7 @@ VARIANTS = [
 
 def named(task: tasks.Task) -> str:
     """A short name for a test's parameter."""
-    kind = [str(getattr(task, each)) for each in ("kind", "layout", "distractors", "question_first") if hasattr(task, each)]
+    kind = [
+        str(getattr(task, each)) for each in ("kind", "layout", "distractors", "question_first") if hasattr(task, each)
+    ]
     return " ".join([task.name, *kind])

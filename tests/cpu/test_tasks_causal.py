@@ -117,7 +117,9 @@ def test_givers_read_from_the_text() -> None:
 
 def test_years_read_from_the_text() -> None:
     batch = tasks.GreaterThan().sample(60)
-    for prompt, answer, options, wanted in zip(batch.prompts, batch.answers, batch.options, batch.expected, strict=True):
+    for prompt, answer, options, wanted in zip(
+        batch.prompts, batch.answers, batch.options, batch.expected, strict=True
+    ):
         year = int(re.search(r"year \d\d(\d\d)", prompt)[1])
         assert (int(answer) > year) == ("lasted" in prompt)
         assert set(options) == {answer, wanted}

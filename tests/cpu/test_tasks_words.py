@@ -1,4 +1,4 @@
-"""The word lists: nothing twice, every word in several relations, and languages that hide their meaning to the last syllable."""
+"""The word lists: nothing twice, every word in several relations, meanings hidden to the last syllable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def test_no_word_is_in_two_categories() -> None:
     assert all(len(set(words)) == 8 for words in english.RHYMES.values())
 
 
-@pytest.mark.parametrize("words", ["NAMES", "DRINKS", "CONTAINERS", "PROFESSIONS", "PLACES", "OBJECTS", "EVENTS", "SHORT"])
+@pytest.mark.parametrize(
+    "words", ["NAMES", "DRINKS", "CONTAINERS", "PROFESSIONS", "PLACES", "OBJECTS", "EVENTS", "SHORT"]
+)
 def test_no_word_is_in_a_list_twice(words: str) -> None:
     listed = getattr(english, words)
     assert len(set(listed)) == len(listed) >= 14
@@ -74,7 +76,9 @@ def test_tables_are_read_from_folders(tmp_path) -> None:
         "name": "city", "prompt_templates": ["{} lies in"], "samples": [{"subject": s, "object": o} for s, o in
                                                                           (("Rome", "Italy"), ("Paris", "France"))]
     }))  # fmt: skip
-    (tmp_path / "past.json").write_text(json.dumps([{"input": "go", "output": "went"}, {"input": "see", "output": "saw"}]))
+    (tmp_path / "past.json").write_text(
+        json.dumps([{"input": "go", "output": "went"}, {"input": "see", "output": "saw"}])
+    )
     found = read_tables(tmp_path)
     assert found["city"].facts == {"Rome": "Italy", "Paris": "France"}
     assert found["past"].templates == ("{}:",)

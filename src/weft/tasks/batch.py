@@ -79,8 +79,7 @@ class Prompts:
         if run.batch != len(self):
             raise weft.errors.PositionError(f"the run has {run.batch} rows and the batch {len(self)} prompts")
         spans = self._spans(role)
-        upto = [span.end if end == "last" else span.start + 1 for span in spans]
-        return torch.tensor([_token(run, row, self.prompts[row], upto[row]) for row in range(len(self))])
+        return torch.tensor([_token(run, row, self.prompts[row], spans[row], end) for row in range(len(self))])
 
     def take(self, rows: Iterable[int]) -> Any:
         """Some of the rows, in that order."""
@@ -131,16 +130,22 @@ def gather(texts: Sequence[Text]) -> tuple[tuple[str, ...], dict[str, tuple[Span
     return tuple(text.prompt for text in texts), {name: tuple(text.roles[name] for text in texts) for name in names}
 
 
-def _token(run: Any, row: int, prompt: str, upto: int) -> int:
-    """The token that holds character `upto - 1`: the last token of everything up to there.
+def _token(run: Any, row: int, prompt: str, span: Span, end: str) -> int:
+    """The last or first token of a span.
 
-    The text before is looked for, not the role's own words, which may stand in the prompt more than once.
+    The text up to there is looked for, not the span's own words, which may stand in the prompt more than once.
     """
     tokens = run.session.model.tokens
     start = int(run.start[row])
     own = run.tokens[row, start:]
     ids = tokens.encode([prompt]).ids[0]  # anew: places are then found in this text, not in what its tokens decode to
-    at = int(tokens.find(ids, prompt[:upto], 0, row).last)
+    upto = lambda characters: tokens.find(ids, prompt[:characters], 0, row)  # noqa: E731
+    if end == "last":
+        at = upto(span.end).last
+    elif span.start == 0:
+        at = upto(1).last if prompt[0].isascii() else upto(1).first  # a space put before the text is none of its words
+    else:  # the token after those of the text before, unless one token holds the end of that too
+        at = min(upto(span.start).last + 1, upto(span.start + 1).last)
     if at >= len(own) or ids[: at + 1].tolist() != own[: at + 1].tolist():
         raise weft.errors.PositionError(
             f"row {row} of the run does not begin with prompt {row} of the batch: {prompt!r}"
