@@ -44,6 +44,14 @@ def test_functions_read_from_the_text() -> None:
         assert len(shown) == 4
 
 
+def test_bare_queries_keep_their_answers() -> None:
+    task = tasks.InContextFunctions()
+    prompts = task.questions(10)
+    bare = task.bare(prompts)
+    assert bare.answers == prompts.answers
+    assert all(each == f"Q: {inputs['query']}\nA:" for each, inputs in zip(bare.prompts, prompts.inputs, strict=True))
+
+
 def test_shuffled_examples_show_no_function() -> None:
     batch = tasks.InContextFunctions(kind="shuffled").sample(20)
     assert set(batch.answers) == {" unknown"}

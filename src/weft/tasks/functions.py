@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from weft.tasks.batch import Text, write
+from weft.tasks.batch import Prompts, Text, gather, write
 from weft.tasks.causal import CausalModel, Inputs, Variable
 from weft.tasks.split import held_out
 from weft.tasks.task import Pair, Swap, Task
@@ -102,6 +102,11 @@ class InContextFunctions(Task):
         outputs = [RELATIONS[name].pairs[query] for name in self.relations if query in RELATIONS[name].pairs]
         unknown = [UNKNOWN] * (self.causal_model.run(inputs)["function"] is None)
         return [*outputs, *(y for _, y in inputs["examples"]), *unknown]
+
+    def bare(self, prompts: Prompts) -> Prompts:
+        """The same queries without their examples, the answers as they were: how much a word gives away by itself."""
+        texts, roles = gather([self.render({**each, "examples": ()}) for each in prompts.inputs])
+        return Prompts(texts, prompts.answers, prompts.options, roles, prompts.inputs)
 
     def combinations(self, inputs: Inputs) -> Sequence[tuple[str, ...]]:
         words = [inputs["query"], *(x for x, _ in inputs["examples"])]
