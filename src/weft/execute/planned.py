@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from weft.execute import reference
 from weft.execute.engine import Engine
 from weft.execute.needed import Uses
 from weft.execute.reference import Interpreter, Progress, frozen
+from weft.execute.trial import distrust
 from weft.ir.nodes import Experiment
 from weft.ir.outcome import Outcome
 from weft.plan.forks import Plan, plan
@@ -28,8 +30,18 @@ def run(
     cancelled: Callable[[], bool] | None = None,
 ) -> Outcome:
     """Run an experiment in the least work that gives the same numbers as the reference."""
+    reason = unplanned(loaded) or distrust(loaded, _trusted, reference.run)
+    return _run(loaded, experiment, reason, progress, cancelled)
+
+
+def _trusted(loaded: Any, experiment: Experiment) -> Outcome:
+    return _run(loaded, experiment, "", None, None)
+
+
+def _run(
+    loaded: Any, experiment: Experiment, reason: str, progress: Progress | None, cancelled: Callable[[], bool] | None
+) -> Outcome:
     started = time.perf_counter()
-    reason = unplanned(loaded)
     if reason:
         order = None
     else:
@@ -61,14 +73,9 @@ def unplanned(loaded: Any) -> str:
 
 def _plan(loaded: Any, experiment: Experiment, uses: Uses, reason: str) -> Plan:
     runs = uses.runs()
-    if reason or (len(runs) == 1 and not experiment_shares(experiment, runs)):
+    if reason or len(runs) == 1:
         return Plan((), dict.fromkeys(runs, reason or "a single run has nothing to share"))
     return plan(experiment.nodes, runs, uses.needed, uses.with_grad, loaded.card)
-
-
-def experiment_shares(experiment: Experiment, runs: list[int]) -> bool:
-    """Whether a plan could save anything for a single run."""
-    return False
 
 
 def _run_engine(
