@@ -29,9 +29,10 @@ def model() -> Any:
 
 @dataclass
 class Result:
-    """What a snippet gave (tensors and Python values, flattened), what it left in its sites, and the gradients."""
+    """What a snippet gave (tensors and Python values, flattened), how that lay in memory, what it left in its sites, and the gradients."""
 
     values: list[Any]
+    strides: list[Any]
     sites: list[torch.Tensor]
     logits: torch.Tensor
     gradients: list[torch.Tensor | None] = field(default_factory=list)
@@ -43,6 +44,12 @@ def flat(value: Any) -> list[Any]:
     if isinstance(value, torch.Tensor) or not isinstance(value, list | tuple) or isinstance(value, torch.Size):
         return [value]
     return [item for each in value for item in flat(each)]
+
+
+def strides(values: list[Any]) -> list[Any]:
+    """How far apart in memory neighbours are, where there are neighbours: what shares memory later depends on it."""
+    tensors = [x if isinstance(x, torch.Tensor) and x.numel() else torch.zeros(()) for x in values]
+    return [tuple(step for step, size in zip(x.stride(), x.shape, strict=True) if size > 1) for x in tensors]
 
 
 def leaves(function: Callable[..., Any]) -> list[torch.Tensor]:
@@ -109,7 +116,9 @@ def _eager(function: Callable[..., Any]) -> Result:
         h = (out[0] if isinstance(out, tuple) else out).clone()
         sites = [h, second][:count]
         torch.manual_seed(0)
-        found["values"] = [x.clone() if isinstance(x, torch.Tensor) else x for x in flat(function(*sites))]
+        returned = flat(function(*sites))
+        found["strides"] = strides(returned)
+        found["values"] = [x.clone() if isinstance(x, torch.Tensor) else x for x in returned]
         found["sites"] = sites
         return (h, *out[1:]) if isinstance(out, tuple) else h
 
@@ -120,7 +129,7 @@ def _eager(function: Callable[..., Any]) -> Result:
             logits = module(PROMPTS).logits
     finally:
         handle.remove()
-    result = Result(found["values"], found["sites"], logits)
+    result = Result(found["values"], found["strides"], found["sites"], logits)
     own = [shift, *leaves(function)]
     if not torch.is_grad_enabled():
         return result
@@ -141,7 +150,9 @@ def traced(function: Callable[..., Any]) -> Result:
         run.embed += shift
         sites = [run.resid_post[0], s.run(PROMPTS).attn_out[0]][:count]
         torch.manual_seed(0)
-        values = [x.save(f"value {i}") if isinstance(x, Traced) else x for i, x in enumerate(flat(function(*sites)))]
+        returned = flat(function(*sites))
+        lay = strides(returned)
+        values = [x.save(f"value {i}") if isinstance(x, Traced) else x for i, x in enumerate(returned)]
         for i, site in enumerate(sites):
             site.save(f"site {i}")
         run.logits.save("logits")
@@ -154,7 +165,7 @@ def traced(function: Callable[..., Any]) -> Result:
     numbers = [s.results[f"value {i}"] if isinstance(x, Traced) else x for i, x in enumerate(values)]
     after = [s.results[f"site {i}"] for i in range(count)]
     gradients = [x.grad for x in (shift, *own)]
-    return Result(numbers, after, s.results["logits"], gradients, stopped)
+    return Result(numbers, lay, after, s.results["logits"], gradients, stopped)
 
 
 def same(given: Any, expected: Any, tolerance: float = 1e-6) -> bool:
@@ -175,6 +186,7 @@ def compare(each: Snippet) -> None:
     assert len(given.values) == len(expected.values)
     for i, (a, b) in enumerate(zip(given.values, expected.values, strict=True)):
         assert same(a, b, each.tolerance / 10), f"value {i}: traced {a!r}, eager {b!r}"
+    assert given.strides == expected.strides, f"laid out as {given.strides}, not {expected.strides}"
     for i, (a, b) in enumerate(zip(given.sites, expected.sites, strict=True)):
         assert same(a, b), f"site {i}: traced {a!r}, eager {b!r}"
     assert same(given.logits, expected.logits), "the model did not go on with what was written"

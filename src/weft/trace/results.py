@@ -77,8 +77,9 @@ def describe(values: Any, key: list[Any], tensors: list[torch.Tensor], floats: l
 
 def result_of(func: Any, args: Any, kwargs: Any, lowered: Lowered) -> Result:
     """Run the meta kernel; its complaint, or the op table's, is an error at the user's line."""
+    device = "cpu" if func._schema.name in _AS_IT_RUNS and _elements(args) <= _SMALL else "meta"
     try:
-        out = func(*(_to_meta(arg) for arg in args), **{name: _to_meta(value) for name, value in kwargs.items()})
+        out = func(*_empty(args, device), **{name: _empty(value, device) for name, value in kwargs.items()})
     except WeftError:
         raise
     except (RuntimeError, IndexError, TypeError, ValueError, NotImplementedError) as error:
@@ -99,13 +100,31 @@ def _signature(tensor: torch.Tensor) -> Signature:
     return tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
-def _to_meta(value: Any) -> Any:
+_AS_IT_RUNS = frozenset(
+    f"aten::{name}"
+    for name in "scaled_dot_product_attention native_batch_norm _native_batch_norm_legit_no_training".split()
+)
+"""Their results lie otherwise in memory than the meta kernels say; what shares memory later depends on it."""
+_SMALL = 1 << 20
+
+
+def _elements(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    return sum(_elements(item) for item in value) if isinstance(value, list | tuple) else 0
+
+
+def _empty(value: Any, device: str) -> Any:
+    """The same arguments without numbers: on the meta device, or zeros."""
     if isinstance(value, torch.Tensor):
         dtype, size, stride = value._sig if type(value) is Traced else _signature(value)
-        return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+        if device == "meta":
+            return torch.empty_strided(size, stride, dtype=dtype, device=device)
+        extent = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if 0 not in size else 0
+        return torch.zeros(extent, dtype=dtype).as_strided(size, stride)
     if isinstance(value, list | tuple):
-        return [_to_meta(item) for item in value]
-    return torch.device("meta") if isinstance(value, torch.device) else value
+        return [_empty(item, device) for item in value]
+    return torch.device(device) if isinstance(value, torch.device) else value
 
 
 def _agree(lowered: Lowered, outputs: tuple[Output | None, ...]) -> None:
