@@ -208,5 +208,3 @@ def test_a_token_ends_its_row(tiny):
     with tiny.session() as s:
         ended = s.generate(PROMPTS[0], max_new_tokens=10, stop=[third])
     assert int(ended.lengths[0]) == g.tokens[0].tolist().index(third) + 1
-
-

@@ -111,8 +111,8 @@ def test_what_was_read_is_kept_though_the_site_is_written_after(pair):
 
 def test_an_edit_from_later_to_earlier_is_refused_at_its_line(pair):
     model, _ = pair
-    with pytest.raises(CausalityError, match=r"write to resid_post\[0\] depends on resid_post\[1\]") as error:
-        with model.trace(IDS) as run:  # noqa: SIM117
+    with pytest.raises(CausalityError, match=r"write to resid_post\[0\] depends on resid_post\[1\]") as error:  # noqa: SIM117
+        with model.trace(IDS) as run:
             late = run.resid_post[1] * 2
             run.resid_post[0][:, 0] = late[:, 0]
     assert error.value.where.text == "run.resid_post[0][:, 0] = late[:, 0]"

@@ -95,8 +95,11 @@ class Traced(torch.Tensor):
 
     def save(self, name: str | None = None) -> Traced:
         """Keep this value, as it is at this line, as a result: `x.value` and `session.results[name]` after the block."""
-        self._saved = self._st.owner.save(self, name)
-        return self
+        x = self
+        if self._saved is not None:  # each save is of its own version: the one before keeps its name and its numbers
+            x = Traced(self._st, self._sig, self._chain, self._offset, self._real)
+        x._saved = self._st.owner.save(x, name)
+        return x
 
     def keep(self, name: str) -> NoReturn:
         raise OpError("values that stay where the model is (.keep) are not there yet; .save() it", where=where())
@@ -248,10 +251,9 @@ class Traced(torch.Tensor):
 
 def value_or_none(x: Traced) -> torch.Tensor | None:
     """The numbers, if there are any to be had."""
-    real = x.numbers
-    if real is not None:
-        return real
-    return x._st.owner.values.get(x._saved) if x._saved is not None and x._st.owner.done else None
+    if x._saved is not None and x._st.owner.done and x._saved in x._st.owner.values:
+        return x._st.owner.values[x._saved]
+    return x.numbers
 
 
 def resolve(x: Traced, use: str = "a value") -> torch.Tensor:
