@@ -478,10 +478,12 @@ class Sweep:
         return self.site_taps[site](value) if site in self.site_taps else None
 
 
-def _alone(forks: tuple[Fork, ...], layers: int, enters: Callable[[Fork], bool]) -> set[Row]:
-    """Rows that are cheaper run whole by each of their users than once for all with a suffix for each."""
+def _alone(forks: tuple[Fork, ...], layers: int, enters: Callable[[Fork], bool]) -> dict[Row, int]:
+    """Rows that are cheaper run whole by each of their users than once for all with a suffix for each, and the first
+    position edited in each."""
     shared: dict[Row, int] = defaultdict(int)
     users: dict[Row, int] = defaultdict(int)
+    least: dict[Row, int] = {}
     read: set[Row] = set()
     for fork in forks:
         for row, first in zip(fork.tokens, fork.first, strict=True):
@@ -489,9 +491,12 @@ def _alone(forks: tuple[Fork, ...], layers: int, enters: Callable[[Fork], bool])
                 read.add(row)
             else:
                 users[row] += 1
+                least[row] = min(first, least.get(row, first))
                 shared[row] += (len(row) - first) * max(fork.last + 1 - fork.layer, 0)
     return {
-        row for row, count in users.items() if row not in read and count * len(row) * layers <= len(row) * layers + shared[row]
+        row: least[row]
+        for row, count in users.items()
+        if row not in read and count * len(row) * layers <= len(row) * layers + shared[row]
     }
 
 

@@ -10,7 +10,7 @@ A pass computes segments of one kind together. Each token of a segment has a pla
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Row = tuple[int, ...]
@@ -82,15 +82,18 @@ def tree(rows: Sequence[Row]) -> Tree:
     return found
 
 
-def without(found: Tree, rows: set[Row]) -> dict[Row, Segment]:
+def without(found: Tree, rows: Mapping[Row, int]) -> dict[Row, Segment]:
     """Take rows out of the tree whose only user is a fork of its own: there is nothing to share with it.
 
-    Gives for each the segment that it would have been: the fork computes that itself. A root that others branch from stays.
+    `rows` name the first position edited in each. Gives for each row the segment that it would have been: the fork
+    computes that itself. A root that others branch from stays, and so does a branch that is edited before it begins.
     """
     parents = {id(branch.parent) for branch in found.branches}
     taken: dict[Row, Segment] = {}
-    for row in rows:
+    for row, edited in rows.items():
         segment = found.of[row]
+        if edited < segment.first:
+            continue
         if segment.parent is not None:
             found.branches.remove(segment)
         elif id(segment) not in parents:
