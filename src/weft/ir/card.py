@@ -78,10 +78,10 @@ class Card:
     sites: tuple[SiteSpec, ...]
     params: dict[str, TensorType]
     parts: tuple[PartSpec, ...]
-    absent: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict[str, str])
     max_positions: int = 0
-    config: dict[str, object] = field(default_factory=dict)
-    tokenizer: dict[str, str] = field(default_factory=dict)
+    config: dict[str, object] = field(default_factory=dict[str, object])
+    tokenizer: dict[str, str] = field(default_factory=dict[str, str])
 
     @cached_property
     def by_site(self) -> dict[Site, tuple[int, SiteSpec]]:

@@ -48,8 +48,8 @@ def score(run: Any, answers: str | list[str]) -> torch.Tensor:
     """Teacher-forced log-probability of answers of any length: [batch].
 
     The run's prompts must end in their answers: `run = s.run([p + a for p, a in zip(prompts, answers)])`. The
-    log-probabilities of the answer's tokens, each given the text before it, are summed. PositionError names the row that
-    does not end in its answer, token for token.
+    log-probabilities of the tokens that the answer lies in, each given the text before it, are summed. PositionError
+    names the row that does not end in its answer.
     """
     texts = [answers] * run.batch if isinstance(answers, str) else list(answers)
     if len(texts) != run.batch:
@@ -60,17 +60,27 @@ def score(run: Any, answers: str | list[str]) -> torch.Tensor:
     logs = torch.log_softmax(run.logits, -1)
     totals = []
     for row, text in enumerate(texts):
-        ids = tokenizer.ids(text)
-        own = run.tokens[row, int(run.start[row]) :].tolist()
-        if not ids or len(ids) >= len(own) or own[-len(ids) :] != ids:
-            raise PositionError(
-                f"row {row} does not end in {text!r} as {len(ids)} tokens of its own; run the prompt with its answer "
-                "appended: s.run([p + a for p, a in zip(prompts, answers)])",
-                where=where(),
-            )
-        places = torch.arange(run.pos - len(ids) - 1, run.pos - 1)
-        totals.append(logs[row, places, torch.as_tensor(ids)].sum())
+        first, count = _answer(run, tokenizer, row, text)
+        places = torch.arange(run.pos - count, run.pos)
+        totals.append(logs[row, places - 1, run.tokens[row, first:]].sum())
     return torch.stack(totals)
+
+
+def _answer(run: Any, tokenizer: Any, row: int, text: str) -> tuple[int, int]:
+    """Where a row's answer begins, and how many tokens it has: it must be what the row ends in."""
+    start = int(run.start[row])
+    own = run.tokens[row, start:].tolist()
+    try:
+        low, high = tokenizer.find(own, text, -1, row)
+    except PositionError:
+        low, high = 0, -1
+    if high != len(own) - 1 or low < 1:
+        raise PositionError(
+            f"row {row} does not end in {text!r} after a prompt; run the prompt with its answer appended: "
+            "s.run([p + a for p, a in zip(prompts, answers)])",
+            where=where(),
+        )
+    return start + low, len(own) - low
 
 
 def _pick(logits: torch.Tensor, answer: Answer) -> torch.Tensor:
