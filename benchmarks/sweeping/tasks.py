@@ -91,7 +91,8 @@ def _rows(generator: torch.Generator, vocabulary: int, lengths: list[int]) -> li
     return [torch.randint(1, vocabulary, (n,), generator=generator).tolist() for n in lengths]
 
 
-def _heads(shape: Shape, lengths: list[int], difference: bool = False, inside: bool = False) -> Data:
+def head_sweep(shape: Shape, lengths: list[int], difference: bool = False, inside: bool = False) -> Data:
+    """Every head's z, patched at the last position or at one position a row, in prompts of these lengths."""
     generator = torch.Generator().manual_seed(1)
     draw = lambda: torch.randint(1, shape.vocabulary, (len(lengths),), generator=generator).tolist()  # noqa: E731
     return Data(
@@ -107,15 +108,15 @@ def _heads(shape: Shape, lengths: list[int], difference: bool = False, inside: b
 
 
 def _a(tokens: int, difference: bool = False) -> Callable[[Shape, bool], Data]:
-    return lambda shape, quick: _heads(shape, [tokens // 4] * 3 if quick else [tokens] * 8, difference)
+    return lambda shape, quick: head_sweep(shape, [tokens // 4] * 3 if quick else [tokens] * 8, difference)
 
 
 def _ragged(shape: Shape, quick: bool) -> Data:
-    return _heads(shape, [4, 9, 6] if quick else [64, 16, 23, 30, 37, 44, 51, 58], inside=True)
+    return head_sweep(shape, [4, 9, 6] if quick else [64, 16, 23, 30, 37, 44, 51, 58], inside=True)
 
 
 def _positions(shape: Shape, quick: bool) -> Data:
-    data = _heads(shape, [6] * 2 if quick else [32] * 4)
+    data = head_sweep(shape, [6] * 2 if quick else [32] * 4)
     length = len(data.clean[0])
     return replace(data, patches=[(layer, place) for layer in range(shape.layers) for place in range(length)])
 
@@ -133,19 +134,19 @@ def _vectors(shape: Shape, count: int) -> torch.Tensor:
 
 
 def _one_edit(shape: Shape, quick: bool) -> Data:
-    data = _heads(shape, [16])
+    data = head_sweep(shape, [16])
     return replace(data, patches=[], corrupt=[], vectors=_vectors(shape, 1))
 
 
 def _together(shape: Shape, quick: bool) -> Data:
     count = 6 if quick else 32
-    data = _heads(shape, [4 + (5 * row) % 13 for row in range(count)])
+    data = head_sweep(shape, [4 + (5 * row) % 13 for row in range(count)])
     patches = [(row % shape.layers, row) for row in range(count)]
     return replace(data, patches=patches, corrupt=[], vectors=_vectors(shape, count))
 
 
 def _generation(shape: Shape, quick: bool) -> Data:
-    data = _heads(shape, [5] * 2 if quick else [16] * 8)
+    data = head_sweep(shape, [5] * 2 if quick else [16] * 8)
     vector = _vectors(shape, 1)
     return replace(data, patches=[], corrupt=[], vectors=vector, layer=shape.layers // 2, steps=5 if quick else 64)
 
