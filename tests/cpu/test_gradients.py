@@ -329,7 +329,39 @@ def test_generation_passes_gradients_through_its_cache(pair):
     close(vector.grad, torch.autograd.grad(plain.call(whole, [edit]).logits[:, -1, 3].sum(), vector)[0])
 
 
+def test_a_leaf_in_a_standing_edit(pair):
+    model, plain = pair
+    vector = random(model.d_model)
+    with model.edit() as steered:
+        steered.resid_post[0][:, -1] += vector
+    with steered.trace(IDS) as run:
+        run.logits[:, -1].logsumexp(-1).sum().backward()
+    edit = plain.after(plain.layers[0], lambda x: torch.cat([x[:, :-1], x[:, -1:] + vector], 1))
+    close(vector.grad, torch.autograd.grad(plain.call(IDS, [edit]).logits[:, -1].logsumexp(-1).sum(), vector)[0])
+
+
 # -- what is refused, at its line ---
+
+
+def test_the_models_own_weights(pair):
+    """The model uses them in every run: what a hook would see of them is not all."""
+    model, plain = pair
+    weight, probe = plain.module.lm_head.weight, random(model.d_model)
+    for make in (lambda: weight, lambda: weight.T.contiguous().T):
+        with pytest.raises(GradientError, match="the model's own weights") as error, model.trace(IDS) as run:
+            (run.final_norm * probe @ make().T).sum().backward()
+        assert line_of(error) == "(run.final_norm * probe @ make().T).sum().backward()"
+    with model.trace(IDS) as run:
+        (run.final_norm * probe @ weight.detach().T).sum().backward()
+    assert probe.grad is not None
+
+
+def test_a_target_that_is_used_by_another_way_too(pair):
+    model, _ = pair
+    probe = random(model.d_model)
+    with pytest.raises(GradientError, match=r"also depends on a tensor") as error, model.trace(IDS) as run:
+        weft.grad((run.embed @ probe + run.embed @ (probe * 2)).sum(), probe).save()
+    assert "weft.grad" in line_of(error)
 
 
 def line_of(error):

@@ -99,15 +99,16 @@ def _again(node: Node, values: dict[Ref, Any], run: Run) -> tuple[Any, ...]:
         case RunNode():
             return ()
         case Const(data):
-            return (data.tensor,)  # type: ignore[attr-defined]
+            return (_again_constant(data),)
         case Read(_, site):
             return (run.site(site),)
         case Param(name):
             return (run.session.model._param(name),)
         case Apply(part, arg):
             return (run.session.model._apply(part, values[arg]),)
-        case Op(name, args):
-            found = _call(name, _filled(args, values, run))
+        case Op(name, args, nograd):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not nograd):
+                found = _call(name, _filled(args, values, run))
             return tuple(found) if isinstance(found, list | tuple) else (found,)
         case Write(prev, view, value):
             return (_written(values[prev], view, values[value], run),)
@@ -117,6 +118,18 @@ def _again(node: Node, values: dict[Ref, Any], run: Run) -> tuple[Any, ...]:
     raise ProgramError(
         f"a standing edit cannot hold {type(node).__name__.lower()}; it changes sites only", where=where()
     )
+
+
+def _again_constant(data: Any) -> torch.Tensor:
+    """The numbers that the edit was written with; where they want a gradient, the tensor that they are of."""
+    if not data.source.requires_grad:
+        return data.tensor
+    if not data.is_still(data.source):
+        raise ProgramError(
+            "a tensor that requires grad was changed after a standing edit was written with it; write the edit again",
+            where=where(),
+        )
+    return data.source
 
 
 def _written(x: Traced, view: Any, value: Any, run: Run) -> Traced:

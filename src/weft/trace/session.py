@@ -19,7 +19,7 @@ from weft.ir.outcome import Outcome
 from weft.trace.constants import NAMES, TensorConstant
 from weft.trace.factories import Factories, paused
 from weft.trace.generation import Generation
-from weft.trace.gradients import check_gradient, wanted
+from weft.trace.gradients import check_apart, check_complete, check_gradient, wanted
 from weft.trace.graph import Graph
 from weft.trace.inputs import generation_options, prompt_inputs
 from weft.trace.location import where
@@ -194,6 +194,8 @@ class Session:
         self.check_usable()
         check_gradient(scalar)
         found = [wanted(self, target) for target in targets]
+        check_complete(self, [t for t in targets if not isinstance(t, Traced)])
+        check_apart(self, scalar, targets)
         self.graph.check_nograd(scalar.ref, [ref for ref, _, _ in found])
         node = self.graph.add(Grad(scalar.ref, tuple(ref for ref, _, _ in found)))
         results = []
@@ -218,6 +220,12 @@ class Session:
                 "block, or ask for weft.grad(scalar, [site])",
                 where=where(),
             )
+        if not self.wait:
+            raise GradientError(
+                "with wait=False nobody is here to put gradients into .grad; save weft.grad(scalar, [tensors]) instead",
+                where=where(),
+            )
+        check_complete(self, [tensor for tensor, _ in leaves])
         self.graph.check_nograd(scalar.ref, [ref for _, ref in leaves])
         node = self.graph.add(Grad(scalar.ref, tuple(ref for _, ref in leaves)))
         for out, (tensor, _) in enumerate(leaves):
