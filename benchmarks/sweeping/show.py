@@ -57,7 +57,7 @@ def judged(row: Row) -> list[str]:
         for rival, bar in task.bars.items():
             ratio = row.ratio(rival)
             if ratio:
-                lines.append(f"asked ≥ {bar:g}× {rival}: {ratio:.1f}× {'met' if ratio >= bar else 'NOT met'}")
+                lines.append(f"asked ≥ {bar:g}× {rival}: {ratio:.1f}× {verdict(ratio >= bar, row)}")
     lines += worked(row)
     if row.yardstick and row.entries["weft"].median:
         own = row.yardstick["seconds"]
@@ -67,6 +67,11 @@ def judged(row: Row) -> list[str]:
         )
     lines += added(row)
     return lines
+
+
+def verdict(met: bool, row: Row) -> str:
+    """A void row decides nothing."""
+    return ("met" if met else "NOT met") + (", if the row were not void" if row.void else "")
 
 
 def worked(row: Row) -> list[str]:

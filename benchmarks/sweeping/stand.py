@@ -108,9 +108,12 @@ class Here:
 def sampled(rival: str, calls: str) -> bool:
     """Whether a contestant does a patch for about what the next one costs, so that a part of a sweep tells the whole.
 
-    weft's work for one patch depends on the others, and so does the expert's where it is all one batch.
+    weft's work for one patch depends on the others; so does the expert's and nnsight's where they make one batch of all.
     """
-    return rival not in ("weft", "weft one by one", "bare") and (rival != "expert" or calls in ("heads", "positions"))
+    if rival in ("weft", "weft one by one", "bare"):
+        return False
+    batches = {"expert": ("together", "prefixes"), "nnsight": ("together",)}
+    return calls not in batches.get(rival, ())
 
 
 _HANDLES: dict[tuple[str, str], Any] = {}
