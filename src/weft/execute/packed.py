@@ -16,6 +16,7 @@ import torch
 
 from weft.errors import ExecutionError
 from weft.models import attention
+from weft.models.hooks import lock_of
 
 
 class _Captured(Exception):
@@ -62,14 +63,15 @@ class Packed:
         """Attention is this pass's; the model's setting is as it was afterwards."""
         config = self.loaded.module.config
         attention.register()
-        original, before = config._attn_implementation, attention.LOCAL.packed
-        config._attn_implementation = attention.NAME
-        attention.LOCAL.packed = self._attention
-        try:
-            yield
-        finally:
-            attention.LOCAL.packed = before
-            config._attn_implementation = original
+        with lock_of(self.loaded.module):
+            original, before = config._attn_implementation, attention.LOCAL.packed
+            config._attn_implementation = attention.NAME
+            attention.LOCAL.packed = self._attention
+            try:
+                yield
+            finally:
+                attention.LOCAL.packed = before
+                config._attn_implementation = original
 
     def _attention(self, module: Any, q: Any, k: Any, v: Any, scaling: float | None) -> torch.Tensor:
         return self.attend(module.layer_idx, q, k, v, q.shape[-1] ** -0.5 if scaling is None else scaling)
