@@ -13,11 +13,8 @@ D_HEAD = 64
 
 VARIANTS = {
     "plain": {},
-    "rotated": {"rotate": True},
-    "other heads": {"seed": 3},
-    "noise": {"noise_heads": 4, "noise_layers": 2, "seed": 1},
+    "rotated, with noise": {"rotate": True, "noise_heads": 2, "noise_layers": 1, "seed": 3},
     "llama": {"family": "llama"},
-    "grouped": {"family": "llama", "grouped": True},
     "all": {"family": "llama", "grouped": True, "rotate": True, "noise_heads": 2, "noise_layers": 1, "seed": 5},
 }
 """The options that every planted model takes, and what each is called here."""

@@ -34,18 +34,20 @@ class Pairs(NamedTuple):
     """Where the items of the base prompt are."""
 
 
-def pairs(planted: Planted, eager: bool = False, n: int = 12) -> Pairs:
+def pairs(planted: Planted, eager: bool = False, n: int = 5) -> Pairs:
     draw, rows = random.Random(0), []
     for _ in range(n):
-        kinds = draw.sample(list(CATEGORIES), 5)
+        kinds = draw.sample(list(CATEGORIES), 4)
         base, source = ([draw.choice(CATEGORIES[kind]) for kind in kinds] for _ in range(2))
         source = [draw.choice([i for i in CATEGORIES[kind] if i != base[at]]) for at, kind in enumerate(kinds)]
         texts = prompt(source[::-1], kinds[0], eager=eager), prompt(base, kinds[1], eager=eager)
-        rows.append((*texts, *(f" {item}" for item in (source[0], base[1], base[0])), prompt(base, kinds[0], eager=eager)))
+        rows.append(
+            (*texts, *(f" {item}" for item in (source[0], base[1], base[0])), prompt(base, kinds[0], eager=eager))
+        )
     source, base, source_answer, base_answer, target, swapped = (list(column) for column in zip(*rows, strict=True))
     ids = tokens(planted, base)
     first = (ids[0] == planted.tokenizer.convert_tokens_to_ids(",")).nonzero()[0].item() - 1
-    where = [first + 2 * i for i in range(5)]
+    where = [first + 2 * i for i in range(4)]
     return Pairs(tokens(planted, source), ids, source_answer, base_answer, target, tokens(planted, swapped), where)
 
 
@@ -127,7 +129,9 @@ def test_the_backup_answers_only_when_the_filter_is_ablated(variant: str) -> Non
     without = {name: at_head("z", at, slice(None), 0.0) for name, at in heads.items()}
 
     def accuracy(*names: str) -> float:
-        return share(answers(planted, run(planted, data.base, all_of(*(without[n] for n in names)))[0]), data.base_answer)
+        return share(
+            answers(planted, run(planted, data.base, all_of(*(without[n] for n in names)))[0]), data.base_answer
+        )
 
     assert accuracy("backup") == accuracy("silent") == accuracy("cancelled") == accuracy("filter") == 1
     assert accuracy("filter", "backup") < 0.3  # chance is 1/64
@@ -145,7 +149,7 @@ def test_the_decoys_attend_right_and_come_to_nothing(variant: str) -> None:
     for name in ("silent", "cancelled"):
         layer, at = truth.decoys[name]
         assert patterns[layer][:, at, LAST, data.items[1]].min() > 0.99
-    clean, seen = run(planted, data.base)
+    _, seen = run(planted, data.base)
     echo = truth.subspaces["echo"]
     layer = truth.decoys["cancelled"][0]
     assert (seen["resid", layer][:, LAST] @ echo.T).max(-1).values.min() > 0.9

@@ -106,7 +106,7 @@ def _eager_search(stream: Stream) -> Pair:
 
 def _flags(stream: Stream) -> Gates:
     """One neuron a category: asked AND of this kind."""
-    return gates(stream.read(asked=1.0, kind=1.0), -1.0, stream.write(flag=torch.ones(stream.size("kind"), 1)))
+    return gates(stream.read(asked=2.0, kind=2.0), -3.0, stream.write(flag=torch.ones(stream.size("kind"), 1)))
 
 
 def _embedding(stream: Stream) -> Matrix:

@@ -8,10 +8,18 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from weft.planted.assemble import (
-    N_NOISE_NEURONS, Layout, Variant, Weights, gain, noise_gates, noise_weights, normal, positions_of, weights_of,
-)  # fmt: skip
+from weft.planted.assemble import Layout, Variant
 from weft.planted.stream import D_HEAD, N_POSITIONS, ONE, THETA, Gates, Mechanism, Step
+from weft.planted.weights import (
+    N_NOISE_NEURONS,
+    Weights,
+    gain,
+    noise_gates,
+    noise_weights,
+    normal,
+    positions_of,
+    weights_of,
+)  # fmt: skip
 
 
 def render(mechanism: Mechanism, variant: Variant, layout: Layout, noise: torch.Generator) -> Any:
@@ -21,7 +29,7 @@ def render(mechanism: Mechanism, variant: Variant, layout: Layout, noise: torch.
     model = _empty(variant, layout, len(mechanism.vocabulary), n_neurons)
     embed = mechanism.embed.clone()
     embed[:, stream["one"]] = ONE
-    unembed = mechanism.unembed + normal(noise, 0.02, *mechanism.unembed.shape)
+    unembed = mechanism.unembed + normal(noise, 0.005, *mechanism.unembed.shape)
     unembed[:, stream["one"]] = mechanism.unembed[:, stream["one"]]
     body = model.transformer if variant.family == "gpt2" else model.model
     steps = dict(zip(layout.layers, range(len(mechanism.steps)), strict=True))
@@ -45,25 +53,28 @@ def render(mechanism: Mechanism, variant: Variant, layout: Layout, noise: torch.
 
 
 def _empty(variant: Variant, layout: Layout, n_vocab: int, n_neurons: int) -> Any:
-    d_model = layout.basis.shape[1]
     with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator, which is the user's
         if variant.family == "gpt2":
-            return GPT2LMHeadModel(
-                GPT2Config(
-                    vocab_size=n_vocab, n_positions=N_POSITIONS, n_embd=d_model, n_layer=layout.n_layers,
-                    n_head=layout.n_heads, n_inner=n_neurons, activation_function="relu", tie_word_embeddings=False,
-                    bos_token_id=0, eos_token_id=None, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-                )  # fmt: skip
-            )
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=n_vocab, max_position_embeddings=N_POSITIONS, hidden_size=d_model, head_dim=D_HEAD,
-                num_hidden_layers=layout.n_layers, num_attention_heads=layout.n_heads,
-                num_key_value_heads=layout.n_heads // (1 + variant.grouped), intermediate_size=n_neurons,
-                hidden_act="relu", tie_word_embeddings=False, bos_token_id=0, eos_token_id=None,
-                rope_parameters={"rope_type": "default", "rope_theta": THETA},
-            )  # fmt: skip
-        )
+            return GPT2LMHeadModel(_gpt2_config(layout, n_vocab, n_neurons))
+        return LlamaForCausalLM(_llama_config(variant, layout, n_vocab, n_neurons))
+
+
+def _gpt2_config(layout: Layout, n_vocab: int, n_neurons: int) -> GPT2Config:
+    return GPT2Config(
+        vocab_size=n_vocab, n_positions=N_POSITIONS, n_embd=layout.basis.shape[1], n_layer=layout.n_layers,
+        n_head=layout.n_heads, n_inner=n_neurons, activation_function="relu", tie_word_embeddings=False,
+        bos_token_id=0, eos_token_id=None, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+
+
+def _llama_config(variant: Variant, layout: Layout, n_vocab: int, n_neurons: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=n_vocab, max_position_embeddings=N_POSITIONS, hidden_size=layout.basis.shape[1], head_dim=D_HEAD,
+        num_hidden_layers=layout.n_layers, num_attention_heads=layout.n_heads,
+        num_key_value_heads=layout.n_heads // (1 + variant.grouped), intermediate_size=n_neurons, hidden_act="relu",
+        tie_word_embeddings=False, bos_token_id=0, eos_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": THETA},
+    )  # fmt: skip
 
 
 def _heads(
@@ -80,7 +91,9 @@ def _heads(
             continue
         if partner not in planned:
             filled[partner] = filled[partner]._replace(key=weights.key, value=weights.value)
-        elif not (torch.equal(weights.key, planned[partner].key) and torch.equal(weights.value, planned[partner].value)):
+        elif not (
+            torch.equal(weights.key, planned[partner].key) and torch.equal(weights.value, planned[partner].value)
+        ):
             raise AssertionError(f"heads {at} and {partner} are a pair and have different keys or values")
     return filled
 
@@ -91,8 +104,9 @@ def _joined(parts: list[Gates]) -> Gates:
 
 
 def _gain_of(norm: Any) -> float:
-    eps = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
-    return gain(norm.weight.numel(), eps)
+    if hasattr(norm, "eps"):  # a LayerNorm; the RMSNorm of a Llama calls it otherwise
+        return gain("gpt2", norm.weight.numel(), norm.eps)
+    return gain("llama", norm.weight.numel(), norm.variance_epsilon)
 
 
 def _into(weight: Tensor, columns: Tensor, start: int = 0) -> None:

@@ -26,8 +26,8 @@ SPEEDS = tuple(THETA ** (-2 * i / D_HEAD) for i in range(7))
 N_CONTENT = D_HEAD // 2 - len(SPEEDS)
 """How many features a head can match by content: one to each pair that does not turn."""
 N_POSITIONS = 128
-ONE = 32.0
-"""The length of the block `one`; what mechanisms write has about a tenth of it."""
+ONE = 64.0
+"""The length of the block `one`; all that mechanisms write has about a twentieth of it."""
 SHARP = 24.0
 """The score of a match. Sinks score half a match below it, so softmax leaves 1e-5 to chance."""
 NEAR = 48.0
@@ -110,10 +110,9 @@ class Gates:
     out: Matrix
 
 
-def gates(reads: Matrix, bias: float | Sequence[float], out: Matrix) -> Gates:
+def gates(reads: Matrix, bias: float | Tensor, out: Matrix) -> Gates:
     """Neurons with these columns and rows; one bias for all, or one for each."""
-    each = torch.full((reads.shape[1],), bias) if isinstance(bias, float) else torch.tensor(list(bias))
-    return Gates(reads, each, out)
+    return Gates(reads, torch.zeros(reads.shape[1]) + bias, out)
 
 
 @dataclass(frozen=True)
