@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import design_example
 import pytest
 import torch
 from everyday_client import EXAMPLES, NAMES, example, run
@@ -130,6 +131,17 @@ def test_an_experiment_is_the_same_through_a_server(name, family, here, client):
 def test_a_job_is_fetched_by_another_process_than_the_one_that_submitted_it(family, here, client, server):
     job = json.loads((client(family) / "found.json").read_text())["job"]
     equal(example("submit_and_fetch").fetch(server, job), here(family, "submit_and_fetch")[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_designs_example_is_the_same_here_and_through_a_server(family, folders, server, tmp_path):
+    results, hashes = design_example.run(weft.load(str(folders[family]), name=family))
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "empty")}
+    command = [sys.executable, design_example.__file__, server, family, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    equal(load_file(tmp_path / "design.safetensors"), results)
+    assert json.loads((tmp_path / "design.json").read_text()) == hashes
 
 
 def test_an_example_runs_as_a_script():
