@@ -329,6 +329,23 @@ def test_generation_passes_gradients_through_its_cache(pair):
     close(vector.grad, torch.autograd.grad(plain.call(whole, [edit]).logits[:, -1, 3].sum(), vector)[0])
 
 
+def test_generation_passes_gradients_of_every_step(pair):
+    """A vector added at each step: a step's logits depend on it there and, through the cache, at all steps before."""
+    model, plain = pair
+    vector, steps = random(model.d_model), 3
+    with model.session() as s:
+        g = s.generate(IDS, max_new_tokens=steps)
+        g.each.resid_post[0] += vector
+        g.each.logits[..., 3].sum().backward()
+    total, start = 0.0, IDS.shape[1] - 1
+    for step in range(steps):
+        ids = torch.cat([IDS, g.tokens.value[:, :step]], 1)
+        change = (torch.arange(ids.shape[1]) >= start)[:, None] * vector
+        logits = plain.call(ids, [plain.after(plain.layers[0], lambda x, c=change: x + c)]).logits
+        total = total + logits[:, -1, 3].sum()
+    close(vector.grad, torch.autograd.grad(total, vector)[0])
+
+
 def test_a_leaf_in_a_standing_edit(pair):
     model, plain = pair
     vector = random(model.d_model)

@@ -288,6 +288,8 @@ class Session:
         assert self.outcome is not None
         for name, tensor in self._backward:
             gradient = self.outcome.values[name].to(tensor.device)
+            if gradient.dim() > tensor.dim():  # of a value of every step (g.each): one for each step, which add up
+                gradient = gradient.sum(0)
             if tensor.is_leaf:
                 tensor.grad = gradient.clone() if tensor.grad is None else tensor.grad + gradient
             else:
