@@ -35,10 +35,12 @@ def build(name: str = "induction", *, seed: int = 0, **options: Any) -> Any:
     that solve the same task in another way.
     """
     if name not in BUILT_IN:
-        raise ModelError(f"no planted model is called {name!r}; there are {', '.join(BUILT_IN)}")
+        raise ModelError(f"no planted model is called {name!r}; there are {', '.join(_NAMES)}")
     own = _TWINS.get(name.removeprefix("planted/"), ("", {}))[1]
     if options and name.endswith("induction"):
-        raise ModelError(f"the model 'induction' takes only seed=, not {', '.join(options)}; the other models take more")
+        raise ModelError(
+            f"the model 'induction' takes only seed=, not {', '.join(options)}; the other models take more"
+        )
     return import_module(BUILT_IN[name]).build(seed=seed, **own, **options)
 
 
