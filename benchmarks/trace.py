@@ -29,7 +29,9 @@ class Stop(Exception):
     """Leaves a session without running it."""
 
 
-def mix(patched: torch.Tensor, clean: torch.Tensor, logits: torch.Tensor, rows: torch.Tensor, answers: torch.Tensor) -> int:
+def mix(
+    patched: torch.Tensor, clean: torch.Tensor, logits: torch.Tensor, rows: torch.Tensor, answers: torch.Tensor
+) -> int:
     """One step of a sweep on z [batch, pos, head, d_head] and logits [batch, pos, vocab]; how many operations it was."""
     last = clean.select(1, -1)
     head = last[:, 2:3]

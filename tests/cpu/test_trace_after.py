@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import pickle
+import pickle  # noqa: TID251 (values survive it, weft itself does not use it)
 
 import numpy as np
 import pytest

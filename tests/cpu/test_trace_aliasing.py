@@ -70,7 +70,9 @@ def change(rng: random.Random, x: torch.Tensor) -> Callable[[Any], Any]:
 
 
 def result(rng: random.Random) -> Callable[[Any], Any]:
-    return rng.choice([lambda x: x * 2, lambda x: x.clone(), lambda x: x.cumsum(-1) if x.dim() else x + 1, lambda x: x + x])
+    return rng.choice(
+        [lambda x: x * 2, lambda x: x.clone(), lambda x: x.cumsum(-1) if x.dim() else x + 1, lambda x: x + x]
+    )
 
 
 def program(seed: int) -> list[tuple[str, int, Callable[[Any], Any]]]:
@@ -81,7 +83,7 @@ def program(seed: int) -> list[tuple[str, int, Callable[[Any], Any]]]:
         index = rng.randrange(len(pool))
         kind = rng.choice(["view", "view", "change", "change", "result", "read"])
         x = pool[index]
-        make = {"view": lambda: view(rng, x), "change": lambda: change(rng, x)}.get(kind, lambda: result(rng))()
+        make = view(rng, x) if kind == "view" else change(rng, x) if kind == "change" else result(rng)
         try:
             found = make(x)
         except (RuntimeError, IndexError, ValueError):

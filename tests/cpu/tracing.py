@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 from snippets import Snippet
-from tiny import tiny_gpt2
 
 import weft
+from tiny import tiny_gpt2
 from weft.errors import GradientError, WeftError
 from weft.trace import Traced
 
 PROMPTS = torch.tensor([[1, 5, 3, 8, 2], [4, 4, 16, 0, 9]])
 
-# Snippets are given resid_post[0] of one run, and as a second argument attn_out[0] of another: [batch 2, pos 5, d_model 12].
+# Snippets are given resid_post[0] of one run, and as a second argument attn_out[0] of another, both
+# [batch 2, pos 5, d_model 12].
 
 
 @cache
@@ -29,7 +30,8 @@ def model() -> Any:
 
 @dataclass
 class Result:
-    """What a snippet gave (tensors and Python values, flattened), how that lay in memory, what it left in its sites, and the gradients."""
+    """What a snippet gave (tensors and Python values, flattened) and how it lay in memory, what it left in its sites,
+    and the gradients."""
 
     values: list[Any]
     strides: list[Any]
@@ -201,7 +203,9 @@ def compare(each: Snippet) -> None:
             assert a is None or not a.any(), f"gradient {i} should be none"
         else:
             scale = max(float(b.nan_to_num(0, 0, 0).abs().max()), 1.0)
-            assert a is not None and torch.allclose(a, b, rtol=0, atol=each.tolerance * scale, equal_nan=True), f"gradient {i}: {a} for {b}"
+            assert a is not None and torch.allclose(a, b, rtol=0, atol=each.tolerance * scale, equal_nan=True), (
+                f"gradient {i}: {a} for {b}"
+            )
 
 
 def refused(each: Snippet) -> WeftError:

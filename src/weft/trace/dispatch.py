@@ -1,7 +1,7 @@
 """From a PyTorch call to a node.
 
-    on_function   a call of torch's Python interface: turns autograd off, answers for finished sessions
-    on_dispatch   what the call came down to: a view, a change in place, a copy, or a pure operation
+on_function   a call of torch's Python interface: turns autograd off, answers for finished sessions
+on_dispatch   what the call came down to: a view, a change in place, a copy, or a pure operation
 """
 
 from __future__ import annotations
@@ -250,7 +250,12 @@ def _matmul(a: Any, b: Any, **kwargs: Any) -> Any:
 
 def _pinv(x: Any, *args: Any, **kwargs: Any) -> Any:
     """With tolerances as numbers; PyTorch would make tensors of them on the way."""
-    if args or any(isinstance(value, torch.Tensor) for value in kwargs.values()) or "rcond" in kwargs or "out" in kwargs:
+    if (
+        args
+        or any(isinstance(value, torch.Tensor) for value in kwargs.values())
+        or "rcond" in kwargs
+        or "out" in kwargs
+    ):
         return _taken_apart(torch.linalg.pinv, (x, *args), kwargs)
     with _no_function():
         return pure(aten.linalg_pinv.atol_rtol_float, (x,), kwargs)

@@ -12,7 +12,11 @@ def explain(outcome: Outcome) -> str:
         f"plan           {outcome.plan}",
         f"runs           {work.get('runs', 0)} in {work.get('passes', 0)} forward passes of {work.get('rows', 0)} rows",
         f"layer·tokens   {work.get('layer_tokens_asked', 0)} asked for, {work.get('layer_tokens_done', 0)} done",
-        *([f"arithmetic     {work['flops'] / 1e9:.3g} GFLOP in the layers' weights and the logits"] if "flops" in work else []),
+        *(
+            [f"arithmetic     {work['flops'] / 1e9:.3g} GFLOP in the layers' weights and the logits"]
+            if "flops" in work
+            else []
+        ),
         f"edits          {outcome.edits.asked} asked for, {outcome.edits.applied} applied, "
         f"{outcome.edits.without_effect} without effect on anything read",
         f"time           {outcome.seconds:.3f} s",

@@ -45,6 +45,8 @@ class Step(Run):
         self.mask = prompt.mask if whole else torch.ones(prompt.batch, 1, dtype=torch.bool)
         self.rows = prompt.rows
         self.label = f"{prompt.label}, {'every step' if step == EACH else f'step {step}'}"
+        self._layered = prompt._layered
+        self._resolved = prompt._resolved
         self._sites = {}
         self._step = step
         self._prompt = prompt
@@ -103,8 +105,8 @@ class Generation(Places):
         tokenizer = self.session.model.tokens
         if tokenizer is None:
             raise ProgramError("this model has no tokenizer; use g.tokens", where=where())
-        lengths = self.lengths.value.tolist()
-        return [tokenizer.decode(row[:n]) for row, n in zip(self.tokens.value.tolist(), lengths, strict=True)]
+        made, lengths = resolve(self._made).tolist(), resolve(self.lengths).tolist()
+        return [tokenizer.decode(row[:n]) for row, n in zip(made, lengths, strict=True)]
 
     def fork(self) -> Generation:
         """The same prompts and options again, to be edited."""

@@ -104,7 +104,11 @@ class Graph:
         wanted = {ref.node for ref in targets}
         for index in sorted(self.ancestors([scalar], self.stops)):
             node = self.nodes[index]
-            if getattr(node, "nograd", False) and index not in self.stops and wanted & self.ancestors([Ref(index)], self.stops):
+            if (
+                getattr(node, "nograd", False)
+                and index not in self.stops
+                and wanted & self.ancestors([Ref(index)], self.stops)
+            ):
                 raise GradientError(
                     f"the gradient would go through a value computed under torch.no_grad ({self.location(Ref(index))}); "
                     "compute it with grad mode on, or .detach() it if no gradient should pass",

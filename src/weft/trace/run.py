@@ -26,7 +26,9 @@ from weft.trace.tensor import Traced
 if TYPE_CHECKING:
     from weft.trace.session import Session
 
-_OWN = frozenset("session index card kind inputs tokens start mask rows batch pos _sites _step _prompt label".split())
+_OWN = frozenset(
+    "session index card kind inputs tokens start mask rows batch pos _layered _resolved _sites _step _prompt label".split()
+)
 
 
 class Run(Places):
@@ -48,6 +50,8 @@ class Run(Places):
         self.mask = torch.arange(self.pos)[None, :] >= self.start[:, None]
         self.rows = torch.arange(self.batch)
         self.label = f"run {session.count_run()}"
+        self._layered = _layered(card)
+        self._resolved: dict[tuple[str, int | None], Site] = {}
         self._sites: dict[tuple[Site, int | None], Storage] = {}
         self._step: int | None = None
         self._prompt = self
@@ -68,12 +72,8 @@ class Run(Places):
     def site(self, site: Site) -> Traced:
         """The value at a site, as a traced tensor."""
         storage = self._storage(site)
-        origin = storage.origin
-        assert origin is not None
-        kind = origin.spec.type(*self._lengths())
-        size = kind.shape
-        dtype = getattr(torch, kind.dtype)
-        return Traced(storage, (dtype, size, contiguous(size)))
+        assert storage.signature is not None
+        return Traced(storage, storage.signature)
 
     def assign(self, site: Site, value: Any) -> None:
         """Give a whole site a new value (broadcast to the site's shape)."""
@@ -97,8 +97,9 @@ class Run(Places):
                 raise SiteError(f"this model has no site {site}; model.sites() lists those it has", where=where())
             spec = self.card.by_site[site][1]
             graph = self.session.graph
-            size = spec.type(*self._lengths()).shape
-            storage = Storage(graph, self.session, graph.add(Read(self.index, site, self._step)), root_size=size)
+            kind = spec.type(*self._lengths())
+            storage = Storage(graph, self.session, graph.add(Read(self.index, site, self._step)), root_size=kind.shape)
+            storage.signature = getattr(torch, kind.dtype), kind.shape, contiguous(kind.shape)
             storage.origin = Origin(self, site, spec, self._step)
             found = self._prompt._sites[site, self._step] = storage
         return found
@@ -106,14 +107,14 @@ class Run(Places):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name in _layered(self.card):
+        if name in self._layered:
             return Layers(self, name)
         return self.site(self.resolve(name, None))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OWN:
             object.__setattr__(self, name, value)
-        elif name in _layered(self.card):
+        elif name in self._layered:
             raise SiteError(f"{name} has a layer: write run.{name}[layer] = value", where=where())
         else:
             self.assign(self.resolve(name, None), value)
@@ -126,10 +127,13 @@ class Run(Places):
 
     def resolve(self, name: str, layer: int | None) -> Site:
         """The site of that name; SiteError at the user's line, with the nearest names, if there is none."""
-        try:
-            return resolve_name(name, layer, self.card)
-        except SiteError as error:
-            raise error.at(where()) from None
+        found = self._resolved.get((name, layer))
+        if found is None:
+            try:
+                found = self._resolved[name, layer] = resolve_name(name, layer, self.card)
+            except SiteError as error:
+                raise error.at(where()) from None
+        return found
 
     def __dir__(self) -> list[str]:
         return sorted(

@@ -52,7 +52,19 @@ class Origin:
 class Storage:
     """One storage. Where `known` is None, `ref` is not."""
 
-    __slots__ = ("frozen", "graph", "known", "layout", "origin", "owner", "ref", "root_size", "version", "views")
+    __slots__ = (
+        "frozen",
+        "graph",
+        "known",
+        "layout",
+        "origin",
+        "owner",
+        "ref",
+        "root_size",
+        "signature",
+        "version",
+        "views",
+    )
 
     def __init__(
         self,
@@ -70,6 +82,7 @@ class Storage:
         self.root_size = root_size
         self.layout = layout
         self.origin: Origin | None = None
+        self.signature: Any = None  # of a site: dtype, size and strides
         self.version = 0
         self.frozen = ""  # why it may not be written, e.g. a stack of sites
         self.views: dict[tuple[ViewStep, ...], Ref] | None = None

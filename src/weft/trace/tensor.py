@@ -194,7 +194,7 @@ class Traced(torch.Tensor):
 
     __str__ = __repr__
 
-    def requires_grad_(self, requires_grad: bool = True) -> Traced:
+    def requires_grad_(self, requires_grad: bool = True) -> Traced:  # type: ignore[override]
         if not requires_grad:
             return self
         if self._st.known is not None:
@@ -208,7 +208,7 @@ class Traced(torch.Tensor):
         )
 
     @property
-    def data(self) -> Traced:  # type: ignore[override]
+    def data(self) -> torch.Tensor:  # type: ignore[override]
         return self.detach()
 
     @data.setter

@@ -32,7 +32,7 @@ def known(owner: Any, tensor: torch.Tensor) -> Traced:
     """A traced tensor whose numbers are at hand: what a factory function gives inside a session."""
     size, stride = tuple(tensor.shape), tensor.stride()
     storage = Storage(owner.graph, owner, known=tensor, root_size=size, layout=layout_of(size, stride))
-    return Traced(storage, (tensor.dtype, size, stride), real=tensor)
+    return Traced(storage, (tensor.dtype, size, stride), (), 0, tensor)
 
 
 def map_tensors(value: Any, change: Any) -> Any:
@@ -67,7 +67,9 @@ def stand_in(like: Storage, tensor: torch.Tensor) -> Traced:
     """A tensor of the user's own as a traced value of the same session."""
     size = tuple(tensor.shape)
     storage = Storage(like.graph, like.owner, constant(like.graph, tensor), root_size=size)
-    storage.frozen = "a tensor of your own cannot be changed inside the block; change it before, or use a .clone() of it"
+    storage.frozen = (
+        "a tensor of your own cannot be changed inside the block; change it before, or use a .clone() of it"
+    )
     return Traced(storage, (tensor.dtype, size, torch.empty(size, device="meta").stride()))
 
 
@@ -85,7 +87,11 @@ def on_known(func: Any, args: Any, kwargs: Any, owner: Any) -> Any:
     out = func(*map_tensors(args, real_of), **map_tensors(kwargs, real_of))
     if isinstance(out, torch.Tensor):
         return known(owner, out)
-    return tuple(known(owner, x) if isinstance(x, torch.Tensor) else x for x in out) if isinstance(out, tuple | list) else out
+    return (
+        tuple(known(owner, x) if isinstance(x, torch.Tensor) else x for x in out)
+        if isinstance(out, tuple | list)
+        else out
+    )
 
 
 def foreign(x: Traced, graph: Any) -> Any:

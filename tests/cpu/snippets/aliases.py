@@ -1,6 +1,7 @@
 """Several names for one memory: a change through one is seen through all, as in PyTorch."""
 
 import torch
+
 from snippets import randn, snippet
 
 V = randn(12, seed=3)
@@ -145,8 +146,8 @@ def two_views_of_a_result(h):
 
 @snippet
 def of_a_transposed_result(h):
-    y = (h.mT * 2)
-    y.view(2, 12, 5)[:, 3] = 0 if y.is_contiguous() else 0
+    y = h.mT * 2
+    y.transpose(1, 2).view(2, 60)[:, 3] = 0
     y[:, :, 1] = 7
     return y, y.reshape(-1)
 

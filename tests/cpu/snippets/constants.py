@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from snippets import snippet
 
+from snippets import snippet
 from weft.errors import TraceError
 
 

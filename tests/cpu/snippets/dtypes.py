@@ -1,8 +1,8 @@
 """Promotion, casts, numbers and tensors of no dimension."""
 
 import torch
-from snippets import randn, snippet
 
+from snippets import randn, snippet
 from weft.errors import DtypeError, OpError
 
 ZERO_DIM64 = torch.tensor(2.0, dtype=torch.float64)
@@ -31,7 +31,14 @@ def numbers_with_bools(h):
 
 @snippet
 def zero_dim_tensors_do_not_promote(h):
-    return h * ZERO_DIM64, h + torch.tensor(3), ZERO_DIM64 - h, h.sum() * ZERO_DIM64, h.sum() + VECTOR64, h.argmax() + torch.tensor(1.5)
+    return (
+        h * ZERO_DIM64,
+        h + torch.tensor(3),
+        ZERO_DIM64 - h,
+        h.sum() * ZERO_DIM64,
+        h.sum() + VECTOR64,
+        h.argmax() + torch.tensor(1.5),
+    )
 
 
 @snippet
@@ -41,7 +48,16 @@ def vectors_promote(h):
 
 @snippet
 def casts(h):
-    return h.double(), h.half().float(), h.bfloat16(), h.long(), h.int(), h.bool(), h.to(torch.float16), h.type(torch.float64)
+    return (
+        h.double(),
+        h.half().float(),
+        h.bfloat16(),
+        h.long(),
+        h.int(),
+        h.bool(),
+        h.to(torch.float16),
+        h.type(torch.float64),
+    )
 
 
 @snippet
@@ -64,12 +80,26 @@ def double_precision_path(h):
 @snippet
 def integer_reductions(h):
     i = h.argmax(-1)
-    return i.sum(), i.float().mean(), i.max(), i.cumsum(-1), i.prod(), (i == 3).sum(0), i.bool().all(), i.sum(dtype=torch.float32)
+    return (
+        i.sum(),
+        i.float().mean(),
+        i.max(),
+        i.cumsum(-1),
+        i.prod(),
+        (i == 3).sum(0),
+        i.bool().all(),
+        i.sum(dtype=torch.float32),
+    )
 
 
 @snippet
 def reductions_with_dtype(h):
-    return h.sum(dtype=torch.float64), h.mean(-1, dtype=torch.float64), h.cumsum(1, dtype=torch.float64), h.prod(0, dtype=torch.float64)
+    return (
+        h.sum(dtype=torch.float64),
+        h.mean(-1, dtype=torch.float64),
+        h.cumsum(1, dtype=torch.float64),
+        h.prod(0, dtype=torch.float64),
+    )
 
 
 @snippet
@@ -98,22 +128,39 @@ def bitwise(h):
 
 @snippet
 def result_queries(h):
-    return h.dtype, h.is_floating_point(), (h > 0).dtype, h.argmax(-1).dtype, torch.result_type(h, 1.0), torch.is_tensor(h)
+    return (
+        h.dtype,
+        h.is_floating_point(),
+        (h > 0).dtype,
+        h.argmax(-1).dtype,
+        torch.result_type(h, 1.0),
+        torch.is_tensor(h),
+    )
 
 
 @snippet
 def device_queries(h):
-    return h.device.type, h.is_cuda, h.layout,  h.element_size(), h.dim(), h.nelement()
+    return h.device.type, h.is_cuda, h.layout, h.element_size(), h.dim(), h.nelement()
 
 
 @snippet
 def default_dtype_of_factories(h):
-    return torch.arange(12) * h, torch.ones(12, dtype=torch.float64) * h, torch.full((12,), 2) * h, torch.tensor([1, 2])[0] * h
+    return (
+        torch.arange(12) * h,
+        torch.ones(12, dtype=torch.float64) * h,
+        torch.full((12,), 2) * h,
+        torch.tensor([1, 2])[0] * h,
+    )
 
 
 @snippet
 def division_modes(h):
-    return torch.div(h, 0.3, rounding_mode="floor"), torch.div(h, 0.3, rounding_mode="trunc"), torch.remainder(h, 0.7), torch.fmod(h, 0.7)
+    return (
+        torch.div(h, 0.3, rounding_mode="floor"),
+        torch.div(h, 0.3, rounding_mode="trunc"),
+        torch.remainder(h, 0.7),
+        torch.fmod(h, 0.7),
+    )
 
 
 @snippet

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from snippets import snippet
 
+from snippets import snippet
 from weft.errors import GradientError
 
 
@@ -24,7 +24,12 @@ def new_methods(h):
 
 @snippet
 def ranges(h):
-    return torch.arange(5)[:, None] * h, torch.linspace(0, 1, 12) * h, h[:, torch.arange(1, 5, 2)], torch.logspace(0, 1, 12) * h
+    return (
+        torch.arange(5)[:, None] * h,
+        torch.linspace(0, 1, 12) * h,
+        h[:, torch.arange(1, 5, 2)],
+        torch.logspace(0, 1, 12) * h,
+    )
 
 
 @snippet
@@ -47,7 +52,11 @@ def tensor_literals(h):
 @snippet
 def own_generator(h):
     generator = torch.Generator().manual_seed(5)
-    return h + torch.randn(12, generator=generator), h * torch.rand(2, 5, 1, generator=generator), h[:, torch.randint(0, 5, (3,), generator=generator)]
+    return (
+        h + torch.randn(12, generator=generator),
+        h * torch.rand(2, 5, 1, generator=generator),
+        h[:, torch.randint(0, 5, (3,), generator=generator)],
+    )
 
 
 @snippet

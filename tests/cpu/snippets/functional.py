@@ -4,6 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+
 from snippets import randn, snippet
 
 T = randn(2, 5, 12, seed=5)
@@ -17,12 +18,27 @@ def activations(h):
 
 @snippet
 def more_activations(h):
-    return F.hardtanh(h), F.relu6(h), F.leaky_relu(h), F.glu(h), F.logsigmoid(h), F.selu(h), F.tanhshrink(h), F.softsign(h)
+    return (
+        F.hardtanh(h),
+        F.relu6(h),
+        F.leaky_relu(h),
+        F.glu(h),
+        F.logsigmoid(h),
+        F.selu(h),
+        F.tanhshrink(h),
+        F.softsign(h),
+    )
 
 
 @snippet
 def softmaxes(h):
-    return h.softmax(-1), F.log_softmax(h, 1), torch.logsumexp(h, -1), F.softmin(h, 0), h.softmax(-1, dtype=torch.float64)
+    return (
+        h.softmax(-1),
+        F.log_softmax(h, 1),
+        torch.logsumexp(h, -1),
+        F.softmin(h, 0),
+        h.softmax(-1, dtype=torch.float64),
+    )
 
 
 @snippet
@@ -42,12 +58,32 @@ def with_own_tensors(h):
 
 @snippet
 def elementwise(h):
-    return h.exp(), h.abs().log(), h.sin(), h.cos(), h.tanh(), h.sigmoid(), h.erf(), h.square(), h.abs().sqrt(), h.sign()
+    return (
+        h.exp(),
+        h.abs().log(),
+        h.sin(),
+        h.cos(),
+        h.tanh(),
+        h.sigmoid(),
+        h.erf(),
+        h.square(),
+        h.abs().sqrt(),
+        h.sign(),
+    )
 
 
 @snippet
 def rounding(h):
-    return h.round(), h.floor(), h.ceil(), h.trunc(), h.frac(), torch.round(h, decimals=2), h.clamp(-1, 1), h.clip(min=0)
+    return (
+        h.round(),
+        h.floor(),
+        h.ceil(),
+        h.trunc(),
+        h.frac(),
+        torch.round(h, decimals=2),
+        h.clamp(-1, 1),
+        h.clip(min=0),
+    )
 
 
 @snippet
@@ -57,12 +93,25 @@ def reductions(h):
 
 @snippet
 def spread(h):
-    return h.std(), h.var(-1), h.std(1, unbiased=False), torch.var_mean(h, -1), torch.std_mean(h, 0)[1], h.var(-1, correction=0)
+    return (
+        h.std(),
+        h.var(-1),
+        h.std(1, unbiased=False),
+        torch.var_mean(h, -1),
+        torch.std_mean(h, 0)[1],
+        h.var(-1, correction=0),
+    )
 
 
 @snippet
 def norms(h):
-    return h.norm(), h.norm(dim=-1), h.norm(1, dim=1), torch.linalg.vector_norm(h, float("inf"), -1), h.norm(p=2, dim=(1, 2))
+    return (
+        h.norm(),
+        h.norm(dim=-1),
+        h.norm(1, dim=1),
+        torch.linalg.vector_norm(h, float("inf"), -1),
+        h.norm(p=2, dim=(1, 2)),
+    )
 
 
 @snippet
@@ -73,7 +122,14 @@ def extremes(h):
 
 @snippet
 def products(h, g):
-    return h @ g.mT, torch.matmul(h[0], g[0].T), torch.bmm(h, g.mT), h[0, 0] @ g[0, 0], torch.outer(h[0, 0], g[0, 0]), h[0].mv(g[0, 0])
+    return (
+        h @ g.mT,
+        torch.matmul(h[0], g[0].T),
+        torch.bmm(h, g.mT),
+        h[0, 0] @ g[0, 0],
+        torch.outer(h[0, 0], g[0, 0]),
+        h[0].mv(g[0, 0]),
+    )
 
 
 @snippet
@@ -93,26 +149,42 @@ def similarity(h, g):
 
 @snippet
 def losses(h, g):
-    return F.mse_loss(h, g), F.l1_loss(h, g), F.smooth_l1_loss(h, g), F.huber_loss(h, g), F.mse_loss(h, g, reduction="none")
+    return (
+        F.mse_loss(h, g),
+        F.l1_loss(h, g),
+        F.smooth_l1_loss(h, g),
+        F.huber_loss(h, g),
+        F.mse_loss(h, g, reduction="none"),
+    )
 
 
 @snippet
 def cross_entropy(h):
     logits = h @ U
     target = torch.arange(10).view(2, 5)
-    return F.cross_entropy(logits.flatten(0, 1), target.flatten()), F.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten()), F.cross_entropy(
+        logits.transpose(1, 2), target, reduction="none"
+    )
 
 
 @snippet
 def divergences(h, g):
     p, q = h.softmax(-1), g.log_softmax(-1)
-    return F.kl_div(q, p, reduction="batchmean"), (p * (p.log() - q)).sum(-1), F.nll_loss(q[0], torch.tensor([0, 1, 2, 3, 4]))
+    return (
+        F.kl_div(q, p, reduction="batchmean"),
+        (p * (p.log() - q)).sum(-1),
+        F.nll_loss(q[0], torch.tensor([0, 1, 2, 3, 4])),
+    )
 
 
 @snippet
 def binary_losses(h):
     y = (T > 0).float()
-    return F.binary_cross_entropy_with_logits(h, y), F.binary_cross_entropy(h.sigmoid(), y), -F.logsigmoid(h * (2 * y - 1)).mean()
+    return (
+        F.binary_cross_entropy_with_logits(h, y),
+        F.binary_cross_entropy(h.sigmoid(), y),
+        -F.logsigmoid(h * (2 * y - 1)).mean(),
+    )
 
 
 @snippet
@@ -123,7 +195,13 @@ def entropy(h):
 
 @snippet
 def cumulative(h):
-    return h.cumsum(1), h.softmax(-1).cumprod(-1), torch.cummax(h, 1).values, torch.logcumsumexp(h, -1), torch.diff(h, dim=1)
+    return (
+        h.cumsum(1),
+        h.softmax(-1).cumprod(-1),
+        torch.cummax(h, 1).values,
+        torch.logcumsumexp(h, -1),
+        torch.diff(h, dim=1),
+    )
 
 
 @snippet
@@ -133,7 +211,13 @@ def padding(h):
 
 @snippet
 def joining(h, g):
-    return torch.cat([h, g], -1), torch.stack([h, g]), torch.cat((h, T), 1), torch.stack([T, h], -1), torch.vstack([h[0], g[1]])
+    return (
+        torch.cat([h, g], -1),
+        torch.stack([h, g]),
+        torch.cat((h, T), 1),
+        torch.stack([T, h], -1),
+        torch.vstack([h[0], g[1]]),
+    )
 
 
 @snippet

@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn.functional as F
-from snippets import randn, snippet
 
+from snippets import randn, snippet
 from weft.errors import GradientError
 
 W = randn(12, 12, seed=10).requires_grad_()

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from snippets import randn, snippet
 
+from snippets import randn, snippet
 from weft.errors import BoundsError, OpError
 
 ROWS, POS = torch.arange(2), torch.tensor([3, 1])
@@ -114,7 +114,11 @@ def traced_index_into_own(h):
 @snippet
 def search(h):
     grid = torch.linspace(-2, 2, 5)
-    return torch.bucketize(h, grid), torch.searchsorted(grid, h.contiguous()), torch.isin(h.argmax(-1), torch.tensor([1, 2]))
+    return (
+        torch.bucketize(h, grid),
+        torch.searchsorted(grid, h.contiguous()),
+        torch.isin(h.argmax(-1), torch.tensor([1, 2])),
+    )
 
 
 @snippet
@@ -162,4 +166,6 @@ def unique(h):
 
 @snippet
 def histogram_by_scatter(h):
-    return torch.zeros(12).scatter_add(0, h.argmax(-1).flatten(), torch.ones(10)), torch.bincount(torch.tensor([1, 1, 2])) * h[0, 0, :3]
+    return torch.zeros(12).scatter_add(0, h.argmax(-1).flatten(), torch.ones(10)), torch.bincount(
+        torch.tensor([1, 1, 2])
+    ) * h[0, 0, :3]

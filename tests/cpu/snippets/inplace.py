@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn.functional as F
-from snippets import randn, snippet
 
+from snippets import randn, snippet
 from weft.errors import OpError, OutsideWriteError, ShapeError
 
 V = randn(12)

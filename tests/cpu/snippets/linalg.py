@@ -1,6 +1,7 @@
 """Linear algebra on the model's values and one's own."""
 
 import torch
+
 from snippets import randn, snippet
 
 A = randn(12, 12, seed=16)
@@ -20,7 +21,7 @@ def svd_low_rank(h):
 
 @snippet
 def svd_of_own(h):
-    u, s, v = torch.svd(A)
+    u, _, _ = torch.svd(A)
     return h @ u[:, :3] @ u[:, :3].T, h @ torch.linalg.svd(A).Vh
 
 
@@ -63,7 +64,13 @@ def least_squares_by_hand(h):
 @snippet
 def matrix_functions(h):
     m = h[0, :, :5] / 10
-    return torch.matrix_exp(m), torch.matrix_power(m, 3), torch.trace(m), m.trace(), torch.linalg.multi_dot([h[0], A, h[1].T])
+    return (
+        torch.matrix_exp(m),
+        torch.matrix_power(m, 3),
+        torch.trace(m),
+        m.trace(),
+        torch.linalg.multi_dot([h[0], A, h[1].T]),
+    )
 
 
 @snippet

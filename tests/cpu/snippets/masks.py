@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn.functional as F
-from snippets import randn, snippet
 
+from snippets import randn, snippet
 from weft.errors import OpError
 
 KEEP = torch.tensor([[True, False, True, True, False], [False, True, True, False, False]])
@@ -77,12 +77,27 @@ def mask_by_product(h):
 
 @snippet
 def any_and_all(h):
-    return (h > 0).any(-1), (h > -9).all(), torch.isnan(h).any(), (h > 0).sum(), (h > 0).float().mean(), torch.isfinite(h).all(0)
+    return (
+        (h > 0).any(-1),
+        (h > -9).all(),
+        torch.isnan(h).any(),
+        (h > 0).sum(),
+        (h > 0).float().mean(),
+        torch.isfinite(h).all(0),
+    )
 
 
 @snippet
 def comparisons(h, g):
-    return h == g, h != 0, h >= g, torch.lt(h, 1), torch.isclose(h, g), torch.logical_and(h > 0, g > 0), torch.maximum(h, g)
+    return (
+        h == g,
+        h != 0,
+        h >= g,
+        torch.lt(h, 1),
+        torch.isclose(h, g),
+        torch.logical_and(h > 0, g > 0),
+        torch.maximum(h, g),
+    )
 
 
 @snippet
@@ -140,4 +155,9 @@ def top_k_mask(h):
 
 @snippet
 def clamp_with_tensors(h, g):
-    return torch.clamp(h, min=-g.abs(), max=g.abs()), torch.minimum(h, torch.tensor(0.5)), h.clamp_min(0), h.clamp_max(torch.zeros(12))
+    return (
+        torch.clamp(h, min=-g.abs(), max=g.abs()),
+        torch.minimum(h, torch.tensor(0.5)),
+        h.clamp_min(0),
+        h.clamp_max(torch.zeros(12)),
+    )

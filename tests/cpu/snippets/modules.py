@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from snippets import randn, snippet
 from torch import nn
 
+from snippets import randn, snippet
 from weft.errors import OpError
 
 

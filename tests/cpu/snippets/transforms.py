@@ -3,8 +3,9 @@
 import functools
 
 import torch
-from snippets import randn, snippet
 from torch import nn
+
+from snippets import randn, snippet
 
 M = randn(5, 12, 12, seed=13)
 D = randn(12, seed=14)

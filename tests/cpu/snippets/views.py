@@ -2,6 +2,7 @@
 
 import einops
 import torch
+
 from snippets import randn, snippet
 
 W = randn(12, 7)
