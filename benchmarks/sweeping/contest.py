@@ -26,9 +26,13 @@ SHORT = 2.0
 
 @dataclass
 class Entry:
-    """One contestant's part of a row; `seconds` are all its runs, `scaled` what a sample's time was multiplied with."""
+    """One contestant's part of a row: all its runs in seconds on the clock and in core-seconds.
+
+    `scaled` is what a sample's time is multiplied with.
+    """
 
     seconds: list[float] = field(default_factory=list)
+    core: list[float] = field(default_factory=list)
     first: float = 0.0
     scaled: float = 1.0
     difference: float | None = None
@@ -39,6 +43,10 @@ class Entry:
     @property
     def median(self) -> float | None:
         return statistics.median(self.seconds) * self.scaled if self.seconds else None
+
+    @property
+    def core_median(self) -> float | None:
+        return statistics.median(self.core) * self.scaled if self.core else None
 
 
 @dataclass
@@ -61,11 +69,18 @@ class Row:
         ours, theirs = (self.entries.get(name, Entry()).median for name in ("weft", rival))
         return theirs / ours if ours and theirs else None
 
+    def core_ratio(self, rival: str) -> float | None:
+        """The same in core-seconds, which a busy machine disturbs less; with one thread, hardly."""
+        ours, theirs = (self.entries.get(name, Entry()).core_median for name in ("weft", rival))
+        return theirs / ours if ours and theirs else None
+
     def to_data(self) -> dict[str, Any]:
         data = asdict(self)
         for name, entry in self.entries.items():
             data["entries"][name]["median"] = entry.median
-        data["ratios"] = {name: self.ratio(name) for name in self.entries if name != "weft"}
+        rivals = [name for name in self.entries if name != "weft"]
+        data["ratios"] = {name: self.ratio(name) for name in rivals}
+        data["core_ratios"] = {name: self.core_ratio(name) for name in rivals}
         return data
 
 
@@ -74,7 +89,7 @@ def row_of(data: dict[str, Any]) -> Row:
     entries = {}
     for name, entry in data["entries"].items():
         entries[name] = Entry(**{key: value for key, value in entry.items() if key != "median"})
-    rest = {key: value for key, value in data.items() if key not in ("entries", "ratios")}
+    rest = {key: value for key, value in data.items() if key not in ("entries", "ratios", "core_ratios")}
     return Row(**rest, entries=entries)
 
 
@@ -121,6 +136,7 @@ def _stand(setting: Setting, python: str, apart: bool) -> Here | Apart:
 def _round(entry: Entry, each: Here | Apart, taken: dict[str, list[float]], rival: str) -> torch.Tensor:
     found = each.run()
     entry.seconds.append(found.seconds)
+    entry.core.append(found.core)
     entry.first, entry.work = each.first, dict(each.work)
     share = taken.setdefault(rival, [0.0, 0.0])
     share[0] += found.others

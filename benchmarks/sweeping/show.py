@@ -29,12 +29,13 @@ def text(row: Row) -> str:
         if entry.median is None:
             lines.append(f"    {name:18} —  {entry.unable}")
             continue
-        ratio = row.ratio(name)
+        ratio, core = row.ratio(name), row.core_ratio(name)
         spread = f"{min(entry.seconds) * entry.scaled:.4g}–{max(entry.seconds) * entry.scaled:.4g}"
         about = "≈" if entry.scaled != 1 else " "
         lines.append(
             f"    {name:18} {about}{seconds(entry.median):>10}  ({spread} s)"
             + (f"  {ratio:6.2f}× weft's" if ratio and name != "weft" else "")
+            + (f", {core:.2f}× in core-seconds" if core and name != "weft" else "")
             + (f"  others {entry.others:.0%}" if entry.others > 0.01 else "")
         )
     return "\n".join([*lines, *(f"    {line}" for line in judged(row))])
@@ -85,12 +86,15 @@ def worked(row: Row) -> list[str]:
 
 
 def added(row: Row) -> list[str]:
-    """What one edit adds to the model's own forward."""
-    bare = row.entries["bare"].median if "bare" in row.entries else None
-    if bare is None:
+    """What one edit adds to the model's own forward, on the clock and in core-seconds."""
+    if "bare" not in row.entries or row.entries["bare"].median is None:
         return []
-    more = {name: e.median - bare for name, e in row.entries.items() if e.median is not None and name != "bare"}
-    return ["adds to a bare forward: " + ", ".join(f"{name} {seconds(value)}" for name, value in more.items())]
+    bare, lines = row.entries["bare"], []
+    for unit, of in (("", lambda entry: entry.median), (" in core-seconds", lambda entry: entry.core_median)):
+        more = {name: of(each) - of(bare) for name, each in row.entries.items() if of(each) and name != "bare"}
+        found = ", ".join(f"{name} {value * 1e3:.2f}" for name, value in more.items())
+        lines.append(f"adds to a bare forward, ms{unit}: {found}")
+    return lines
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -48,9 +48,11 @@ class Setting(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One run: seconds for the task done once, its result, and what others took meanwhile of what there was."""
+    """One run: seconds on the clock and core-seconds for the task done once, its result, and what others took of what
+    there was."""
 
     seconds: float
+    core: float
     result: torch.Tensor
     others: float
     there: float
@@ -95,11 +97,13 @@ class Here:
         self.first = time.perf_counter() - started
 
     def run(self) -> Run:
-        before = machine.now()
+        self.work.clear()
+        before, spent = machine.now(), time.process_time()
         for _ in range(self.inner):
             result = self.function(self.handle, self.data)
-        after = machine.now()
-        return Run((after.clock - before.clock) / self.inner, result.detach(), *machine.others(before, after))
+        after, spent = machine.now(), time.process_time() - spent
+        clock = after.clock - before.clock
+        return Run(clock / self.inner, spent / self.inner, result.detach(), *machine.others(before, after))
 
     def close(self) -> None:
         return None
@@ -157,7 +161,7 @@ class Apart:
         found = self._ask({"run": True})
         self.work = found["work"]
         result = load_file(found["result"])["result"]
-        return Run(found["seconds"], result, found["others"], found["there"])
+        return Run(found["seconds"], found["core"], result, found["others"], found["there"])
 
     def close(self) -> None:
         if self.process.stdin is not None:
@@ -206,7 +210,8 @@ def _told(stand: Here, path: Path) -> dict[str, Any]:
     found = stand.run()
     save_file({"result": found.result.contiguous().clone()}, path)
     work = {name: value for name, value in stand.work.items() if isinstance(value, int | float)}
-    return {"seconds": found.seconds, "others": found.others, "there": found.there, "result": str(path), "work": work}
+    figures = {"seconds": found.seconds, "core": found.core, "others": found.others, "there": found.there}
+    return {**figures, "result": str(path), "work": work}
 
 
 def reason(error: BaseException) -> str:
