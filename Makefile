@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all mutants check bench clean
 
 demo: $(READY)
 	$(BIN)/weft demo --out demo-out
@@ -14,6 +14,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -q -n 2 -m ""
+
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants
 
 check: $(READY)
 	$(BIN)/ruff check .

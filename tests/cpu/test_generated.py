@@ -66,13 +66,13 @@ def hooked(seeds: range) -> int:
 
 @pytest.mark.parametrize("seeds", chunks(0, HOOKED), ids=shown)
 def test_the_reference_agrees_with_plain_hooks(seeds: range) -> None:
-    assert hooked(seeds) >= CHUNK // 5
+    assert hooked(seeds) >= CHUNK // 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", chunks(HOOKED, ALL), ids=shown)
 def test_the_reference_agrees_with_plain_hooks_on_more(seeds: range) -> None:
-    assert hooked(seeds) >= CHUNK // 10
+    assert hooked(seeds) >= CHUNK // 2
 
 
 def test_every_feature_is_drawn() -> None:

@@ -25,7 +25,10 @@ def shrink(experiment: Experiment) -> Experiment:
 def _kind(verdict: Verdict) -> tuple[str, ...]:
     """What a smaller experiment must still show: a difference in numbers, or the same two errors."""
     lines = verdict.text.splitlines() if "reference:" in verdict.text else []
-    return (verdict.kind, *(line.partition(":")[2].partition(":")[0] for line in lines if line.startswith(("ref", "pl"))))
+    return (
+        verdict.kind,
+        *(line.partition(":")[2].partition(":")[0] for line in lines if line.startswith(("ref", "pl"))),
+    )
 
 
 def main() -> None:

@@ -109,4 +109,6 @@ def _differs(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> str:
     if not bool(wrong.any()):
         return ""
     place = tuple(int(i) for i in wrong.nonzero()[0])
-    return f"{int(wrong.sum())} of {wrong.numel()} differ, first at {place}: {a[place].item()} against {b[place].item()}"
+    return (
+        f"{int(wrong.sum())} of {wrong.numel()} differ, first at {place}: {a[place].item()} against {b[place].item()}"
+    )

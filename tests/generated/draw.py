@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from tests.generated import statements
+from tests.generated.eager import traced_methods
 from tests.generated.experiment import Experiment
 from tests.generated.prompts import Handle, add_runs, prompt_rows, written
 from tests.generated.sites import spot
@@ -27,7 +28,8 @@ def draw(seed: int) -> Experiment:
     sketch = Sketch(seed, which, rng)
     edit = _standing(sketch) if rng.random() < 0.06 else ()
     shape = rng.choices([_plain, _sweep, _gradients, _generation], [60, 12, 16, 12])[0]
-    shape(sketch)
+    with traced_methods():
+        shape(sketch)
     return Experiment(seed, which, tuple(sketch.lines), sketch.leaves, edit, frozenset(sketch.features))
 
 
@@ -156,7 +158,15 @@ def _standing(sketch: Sketch) -> tuple[str, ...]:
     layers, width = sketch.card.sizes["n_layers"], sketch.card.sizes["d_model"]
     for _ in range(rng.randrange(1, 3)):
         site = f"edited.{rng.choice(['resid_post', 'mlp_out', 'attn_out'])}[{rng.randrange(layers)}]"
-        found.append(rng.choice([f"{site}[:, -1] += {sketch.const(width)}", f"{site} *= 0.7", f"{site}[:, -1] = 0.3 * {sketch.const(width)}"]))
+        found.append(
+            rng.choice(
+                [
+                    f"{site}[:, -1] += {sketch.const(width)}",
+                    f"{site} *= 0.7",
+                    f"{site}[:, -1] = 0.3 * {sketch.const(width)}",
+                ]
+            )
+        )
     sketch.features.add("edit()")
     return tuple(found)
 
@@ -194,7 +204,9 @@ def _gradient(sketch: Sketch, handle: Handle, handles: list[Handle]) -> None:
     rng = sketch.rng
     value = statements.metric(sketch, handle, handles, save=False)
     scalar = sketch.name("loss")
-    sketch.add(f"{scalar} = {rng.choice(['{v}.sum()', '({v} ** 2).mean()', 'torch.tanh({v}).mean()']).format(v=value.text)}")
+    sketch.add(
+        f"{scalar} = {rng.choice(['{v}.sum()', '({v} ** 2).mean()', 'torch.tanh({v}).mean()']).format(v=value.text)}"
+    )
     sketch.save(scalar)
     reached = [sketch.reach(place) for place in sketch.leaf_places]
     if any(found.get(run, 1 << 30) <= at for found in reached for run, at in value.deps) and rng.random() < 0.5:
@@ -215,7 +227,10 @@ def _gradient(sketch: Sketch, handle: Handle, handles: list[Handle]) -> None:
 
 def _steer(sketch: Sketch, handle: Handle, handles: list[Handle], gradient: str, target: str, value: Value) -> None:
     """A gradient written into another run."""
-    other = next((each for each in handles if each.key != handle.key and (each.batch, each.pos) == (handle.batch, handle.pos)), None)
+    other = next(
+        (each for each in handles if each.key != handle.key and (each.batch, each.pos) == (handle.batch, handle.pos)),
+        None,
+    )
     if other is None or "[" not in target and "embed" not in target:
         raise Misfit("nowhere to put it")
     name, _, layer = target.removeprefix(f"{handle.name}.").partition("[")
@@ -241,7 +256,9 @@ def _generation(sketch: Sketch) -> None:
         name, count, batch, pos, least = rng.choice(generations)
         action = rng.choice([_edit_step, _edit_step, _edit_each, _read_each, _read_step, _force])
         step = rng.randrange(count)
-        here = Handle(f"{name}.step({step})", name, batch, pos if step == 0 else 1, least if step == 0 else 1, step * 100_000)
+        here = Handle(
+            f"{name}.step({step})", name, batch, pos if step == 0 else 1, least if step == 0 else 1, step * 100_000
+        )
         _try(action, sketch, name, here, handles)
     if handles:
         _statements(sketch, handles, rng.randrange(0, 4))
@@ -264,7 +281,9 @@ def _generate(sketch: Sketch, stem: list[int]) -> tuple[str, int, int, int, int]
     return name, count, len(rows), max(map(len, rows)), min(map(len, rows))
 
 
-def _fork_or_new(sketch: Sketch, first: tuple[str, int, int, int, int], stem: list[int]) -> tuple[str, int, int, int, int]:
+def _fork_or_new(
+    sketch: Sketch, first: tuple[str, int, int, int, int], stem: list[int]
+) -> tuple[str, int, int, int, int]:
     if sketch.rng.random() < 0.5:
         return _generate(sketch, stem)
     name = sketch.name("gen")
@@ -290,7 +309,10 @@ def _edit_each(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -
     rng, layer = sketch.rng, sketch.rng.randrange(sketch.card.sizes["n_layers"])
     site = f"{name}.each.{rng.choice(['resid_post', 'mlp_out', 'attn_out'])}[{layer}]"
     width = sketch.card.sizes["d_model"]
-    sketch.add(rng.choice([f"{site}[:] += 0.6 * {sketch.const(width)}", f"{site}[:] *= 0.5", f"{site}[..., :3] = 0.0"]), "edit at each")
+    sketch.add(
+        rng.choice([f"{site}[:] += 0.6 * {sketch.const(width)}", f"{site}[:] *= 0.5", f"{site}[..., :3] = 0.0"]),
+        "edit at each",
+    )
 
 
 def _read_each(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> None:
@@ -304,7 +326,9 @@ def _read_step(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -
     site = spot(sketch, here)
     if site.name == "scores":
         raise Misfit("-inf")
-    value = sketch.keep(f"{site.text}[:, -1]" if "pos" in site.axes else f"{site.text}", frozenset([site.place]), "read at a step")
+    value = sketch.keep(
+        f"{site.text}[:, -1]" if "pos" in site.axes else f"{site.text}", frozenset([site.place]), "read at a step"
+    )
     sketch.save(value)
 
 
@@ -324,7 +348,7 @@ FEATURES = (
     "write scores|write pattern|write z|write head_out|write attn_out|write mlp_pre|write mlp_post|write mlp_out|"
     "write final_norm|write module.input|write module.output|"
     "write: whole|write: last|write: per row|write: box|write: steps|write: list|write: head|write: view chain|"
-    "assign a site|assign a part|+=|-=|*=|mul_|clamp_|add_|copy_|masked_fill_|zero_|neg_|masked assignment|blocked edge|"
+    "assign a site|assign a part|+=|-=|*=|mul_|clamp_|add_|copy_|masked_fill_|zero_|fill_|neg_|masked assignment|blocked edge|"
     "several writes to one site|an old version read|an old version written back|a write after the last read|"
     "value: constant|value: number|value: another run|value: a later layer|value: an earlier layer|value: a value|"
     "value: a value folded|value: own|value: rows mixed|swap|swap at one site|chain of runs|sweep|"

@@ -6,7 +6,8 @@ experiments here, with the numbers that its hooks found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,24 +21,37 @@ Given = Callable[["PlainRun", Site, tuple[int, ...]], torch.Tensor]
 """What a site of a run holds, in the presentation of DESIGN §7 (left-padded with 0)."""
 
 
-class Plain(torch.Tensor):
-    """An ordinary tensor with the few methods that traced ones have."""
-
-    saved: dict[str, torch.Tensor]
-
-    def save(self, name: str) -> Plain:
-        SAVED[-1][name] = self.detach().clone().as_subclass(torch.Tensor)
-        return self
-
-    def now(self) -> torch.Tensor:
-        return self.detach().clone().as_subclass(torch.Tensor)
-
-    def backward(self, *args: Any, **kwargs: Any) -> None:
-        """Gradients are not this file's affair."""
+def _save(self: torch.Tensor, name: str) -> torch.Tensor:
+    # A gradient that is not taken yet says of what it is, and with respect to what.
+    SAVED[-1][name] = getattr(self, "gradient", None) or self.detach().clone()
+    return self
 
 
-SAVED: list[dict[str, torch.Tensor]] = [{}]
+def _now(self: torch.Tensor) -> torch.Tensor:
+    return self.detach().clone()
+
+
+def _backward(self: torch.Tensor) -> None:
+    BACKWARD[-1].append(self)
+
+
+@contextmanager
+def traced_methods() -> Iterator[None]:
+    """Ordinary tensors have the few methods that traced ones have. (A subclass would not do: autograd loses its writes.)"""
+    before = torch.Tensor.backward
+    plain: Any = torch.Tensor
+    plain.save, plain.now, plain.backward = _save, _now, _backward
+    try:
+        yield
+    finally:
+        plain.backward = before
+        del plain.save, plain.now
+
+
+SAVED: list[dict[str, Any]] = [{}]
 """Where `save` puts values: the innermost session's results."""
+BACKWARD: list[list[torch.Tensor]] = [[]]
+"""Whose gradients are wanted at leaves."""
 
 
 class PlainSession:
@@ -47,6 +61,7 @@ class PlainSession:
         self.model, self.given = model, given
         self.runs: list[PlainRun] = []
         self.generations: list[PlainGeneration] = []
+        self.touched: list[tuple[PlainRun, Site]] = []
 
     def run(self, prompts: Any) -> PlainRun:
         return self.add(PlainRun(self, *tokens_of(prompts)))
@@ -57,9 +72,7 @@ class PlainSession:
         return run
 
     def generate(self, prompts: Any, **options: Any) -> PlainGeneration:
-        generation = PlainGeneration(self, *tokens_of(prompts), options)
-        self.generations.append(generation)
-        return generation
+        return PlainGeneration(self, *tokens_of(prompts), options)
 
 
 def tokens_of(prompts: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,7 +86,7 @@ def tokens_of(prompts: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([[0] * (longest - len(row)) + row for row in rows]), start
 
 
-_OWN = frozenset("session card number tokens start batch pos keys rows mask sites step owner".split())
+_OWN = frozenset("session card number tokens start batch pos keys rows mask sites steps".split())
 
 
 class PlainRun:
@@ -82,11 +95,12 @@ class PlainRun:
     def __init__(self, session: PlainSession, tokens: torch.Tensor, start: torch.Tensor) -> None:
         self.session, self.card, self.tokens, self.start = session, session.model.card, tokens, start
         self.number = -1
+        self.steps = 0  # of g.each: its sites have an axis of steps in front
         self.batch, self.pos = tokens.shape
         self.keys = self.pos
         self.rows = torch.arange(self.batch)
         self.mask = torch.arange(self.pos)[None, :] >= start[:, None]
-        self.sites: dict[Site, Plain] = {}
+        self.sites: dict[Site, torch.Tensor] = {}
 
     def fork(self) -> PlainRun:
         return self.session.add(PlainRun(self.session, self.tokens, self.start))
@@ -94,10 +108,12 @@ class PlainRun:
     def at(self, place: int) -> torch.Tensor:
         return torch.full((self.batch,), self.pos + place) if place < 0 else self.start + place
 
-    def site(self, site: Site) -> Plain:
+    def site(self, site: Site) -> torch.Tensor:
         if site not in self.sites:
             shape = self.card.by_site[site][1].type(self.batch, self.pos, self.keys).shape
-            self.sites[site] = self.session.given(self, site, shape).clone().as_subclass(Plain)
+            shape = (self.steps, *shape) if self.steps else shape
+            self.session.touched.append((self, site))
+            self.sites[site] = self.session.given(self, site, shape).clone()
         return self.sites[site]
 
     def assign(self, site: Site, value: Any) -> None:
@@ -142,7 +158,7 @@ class PlainModule:
     def __init__(self, run: PlainRun, path: str) -> None:
         object.__setattr__(self, "_of", (run, path))
 
-    def __getattr__(self, side: str) -> Plain:
+    def __getattr__(self, side: str) -> torch.Tensor:
         run, path = self._of
         return run.site(resolve_module(path, side, run.card))
 
@@ -152,13 +168,15 @@ class PlainModule:
 
 
 class PlainGeneration:
-    """A generation: its steps are runs of the shapes that each step has (the numbers are only ever noise)."""
+    """A generation: its steps are runs of the shapes that each step has ."""
 
     def __init__(self, session: PlainSession, tokens: torch.Tensor, start: torch.Tensor, options: Any) -> None:
         self.session, self.prompt_tokens, self.start, self.options = session, tokens, start, options
         self.batch, self.pos = tokens.shape
         self.rows = torch.arange(self.batch)
         self.steps: dict[int, PlainRun] = {}
+        self.number = len(session.generations)
+        session.generations.append(self)
 
     def step(self, number: int) -> PlainRun:
         if number not in self.steps:
@@ -166,6 +184,8 @@ class PlainGeneration:
             start = self.start if number == 0 else torch.zeros_like(self.start)
             self.steps[number] = run = PlainRun(self.session, tokens, start)
             run.keys = self.pos + max(number, 0)
+            run.number = -1 - (self.number * 1000 + number + 1)
+            run.steps = int(self.options["max_new_tokens"]) if number < 0 else 0
         return self.steps[number]
 
     @property
@@ -173,20 +193,7 @@ class PlainGeneration:
         return self.step(-1)
 
     def fork(self) -> PlainGeneration:
-        generation = PlainGeneration(self.session, self.prompt_tokens, self.start, self.options)
-        self.session.generations.append(generation)
-        return generation
-
-
-class PlainTorch:
-    """torch, whose zeros can be saved: what a factory gives in a session is a value of the session."""
-
-    @staticmethod
-    def zeros(*shape: int, dtype: torch.dtype) -> Plain:
-        return torch.zeros(*shape, dtype=dtype).as_subclass(Plain)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
+        return PlainGeneration(self.session, self.prompt_tokens, self.start, self.options)
 
 
 def plain_weft(grad: Callable[[Any, Any], Any]) -> Any:

@@ -91,7 +91,9 @@ def run(experiment: Experiment, plan: str) -> Result:
         closure(experiment, names, experiment.body)(session)
     # Hidden names hold a node's number, which is nobody's affair here.
     hidden = sorted((name for name in session.values if name.startswith("_")), key=lambda name: int(name.split(".")[1]))
-    values = dict(session.results) | {f"{name.split('.')[0]} {i}": session.values[name] for i, name in enumerate(hidden)}
+    values = dict(session.results) | {
+        f"{name.split('.')[0]} {i}": session.values[name] for i, name in enumerate(hidden)
+    }
     for name in experiment.leaves:
         if names[name].grad is not None:
             values[f"{name}.grad"] = names[name].grad

@@ -15,10 +15,13 @@ import torch
 from torch import nn
 
 from tests.generated.compare import TOLERANCE, difference
-from tests.generated.eager import SAVED, Plain, PlainRun, PlainSession, PlainTorch, plain_weft
+from tests.generated.eager import BACKWARD, SAVED, PlainGeneration, PlainRun, PlainSession, plain_weft, traced_methods
 from tests.generated.experiment import Experiment, closure, names_of, run
 from tests.generated.zoo import model_of, module_of
+from weft.execute.reference import frozen
+from weft.execute.sampling import choose
 from weft.ir.nodes import Site
+from weft.models.hooks import tapped
 
 ROUNDS = 60
 Key = tuple[int, Site]
@@ -33,59 +36,201 @@ def check(experiment: Experiment) -> str:
     """Where the reference differs from plain hooks; "" if nowhere. Unsupported says why it cannot be told."""
     expected = fixed_point(experiment)
     found = run(experiment, "reference").values
-    return difference(expected, found, TOLERANCE[experiment.which.dtype])
+    shown = {name: value for name, value in found.items() if not name.startswith("_grad")}
+    return difference(expected, shown, TOLERANCE[experiment.which.dtype])
 
 
 def fixed_point(experiment: Experiment) -> dict[str, torch.Tensor]:
-    """The saved values of an experiment, by plain hooks."""
-    if {"generation", "gradients", "edit()"} & experiment.features:
-        raise Unsupported("plain runs only")
+    """The saved values of an experiment, by plain hooks; its gradients, by autograd through all the rounds.
+
+    A value comes from the same places by the same paths in every round, so a target's gradient is that of something added
+    to it in all of them.
+    """
+    if {"a gradient written", "edit()"} & experiment.features:
+        raise Unsupported("what is written is not known before the model has run")
     model, module = model_of(experiment.which), module_of(experiment.which)
-    known: dict[Key, torch.Tensor] = {}
-    for _ in range(ROUNDS):
-        session, saved = statements(experiment, model, known)
-        came = {}
-        for each in session.runs:
-            came |= passes(module, experiment.which.family, each)
-        if came.keys() == known.keys() and all(torch.equal(came[key], known[key]) for key in came):
-            return saved
-        known = came
+    names, known, added = names_of(experiment), {}, {}
+    with torch.set_grad_enabled("gradients" in experiment.features), frozen(module):
+        for number in range(ROUNDS):
+            session, saved, backward = statements(experiment, model, dict(names), known, added)
+            came: dict[Key, torch.Tensor] = {}
+            for each in session.runs:
+                came |= passes(module, experiment.which.family, each)
+            hidden: dict[str, torch.Tensor] = {}
+            for generation in session.generations:
+                came |= generated(module, experiment.which.family, generation, hidden)
+            same = came.keys() == known.keys() and all(_same(came[key], known[key]) for key in came)
+            if same and number > 1:
+                return _differentiated(saved) | _at_leaves(experiment, names, backward) | hidden
+            known = came
     raise AssertionError(f"no fixed point after {ROUNDS} rounds")
 
 
-def statements(experiment: Experiment, model: Any, known: dict[Key, torch.Tensor]) -> Any:
-    """The source, run on the sites as they were last."""
+def _differentiated(saved: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Saved values, gradients taken now."""
+    found = {}
+    for name, value in saved.items():
+        if isinstance(value, tuple):
+            scalar, target = value
+            (gradient,) = torch.autograd.grad(scalar, [target], retain_graph=True, allow_unused=True)
+            value = torch.zeros_like(target) if gradient is None else gradient
+        found[name] = value
+    return found
+
+
+def _at_leaves(experiment: Experiment, names: dict[str, Any], scalars: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    leaves = [names[name] for name in experiment.leaves]
+    for scalar in scalars:
+        gradients = torch.autograd.grad(scalar, leaves, retain_graph=True, allow_unused=True)
+        for name, gradient in zip(experiment.leaves, gradients, strict=True):
+            if gradient is not None:
+                key = f"{name}.grad"
+                plain = gradient
+                found[key] = found[key] + plain if key in found else plain
+    return found
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def statements(
+    experiment: Experiment, model: Any, names: dict[str, Any], known: dict[Key, torch.Tensor], added: dict[Key, Any]
+) -> tuple[PlainSession, dict[str, Any], list[torch.Tensor]]:
+    """The source, run on the sites as they were last; `added` holds the zeros added to those that a gradient is asked of."""
+    dtype = getattr(torch, experiment.which.dtype)
 
     def given(run: PlainRun, site: Site, shape: tuple[int, ...]) -> torch.Tensor:
-        dtype = getattr(torch, experiment.which.dtype)
-        return known.get((run.number, site), torch.zeros(shape, dtype=dtype))
+        key = (run.number, site)
+        value = known.get(key, torch.zeros(shape, dtype=dtype))
+        return value + added[key] if key in added else value
 
-    session, names = PlainSession(model, given), names_of(experiment)
-    names |= {"weft": plain_weft(_no_gradients), "torch": PlainTorch()}
+    def grad(scalar: torch.Tensor, targets: list[torch.Tensor]) -> list[torch.Tensor]:
+        found = []
+        for target in targets:
+            (key,) = [(r.number, site) for r in session.runs for site, value in r.sites.items() if value is target]
+            if target._version:
+                raise Unsupported("a gradient at an edited site")
+            zeros = torch.zeros(target.shape, dtype=dtype)
+            found.append(zeros)
+            zeros.gradient = (
+                scalar,  # type: ignore[attr-defined]
+                added.setdefault(key, torch.zeros_like(zeros).requires_grad_()),
+            )
+        return found
+
+    session = PlainSession(model, given)
+    names |= {"weft": plain_weft(grad)}
     SAVED.append({})
-    with torch.no_grad():
-        closure(experiment, names, experiment.body)(session)
-    return session, SAVED.pop()
-
-
-def _no_gradients(scalar: Any, targets: Any) -> Any:
-    raise Unsupported("gradients")
+    BACKWARD.append([])
+    try:
+        with traced_methods():
+            closure(experiment, names, experiment.body)(session)
+    finally:
+        saved, backward = SAVED.pop(), BACKWARD.pop()
+    return session, saved, backward
 
 
 def passes(module: nn.Module, family: str, run: PlainRun) -> dict[Key, torch.Tensor]:
     """Each row by itself through the model: the sites as they came, in the user's presentation."""
-    came = {site: torch.zeros_like(value).as_subclass(torch.Tensor) for site, value in run.sites.items()}
+    came = {site: torch.zeros_like(value) for site, value in run.sites.items()}
+    if not all(site.path or site.name in HOOKED for site in came):
+        return _tapped(run, came)
     for row in range(run.batch):
         handles: list[Any] = []
         try:
             for site in ordered(run):
                 handles.append(_hook(module, family, run, site, row, came[site]))
-            with torch.no_grad():
-                module(run.tokens[row : row + 1, int(run.start[row]) :], use_cache=False)
+            module(run.tokens[row : row + 1, int(run.start[row]) :], use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()
     return {(run.number, site): value for site, value in came.items()}
+
+
+def _tapped(run: PlainRun, came: dict[Site, torch.Tensor]) -> dict[Key, torch.Tensor]:
+    """The same where a site lies inside attention, which no plain hook reaches: by weft's own taps."""
+    loaded = run.session.model.backend.loaded
+
+    def tap(site: Site, row: int) -> Change:
+        where = window(run, site, row)
+
+        def change(value: torch.Tensor) -> torch.Tensor:
+            came[site][where] = value
+            return run.sites[site][where].clone()
+
+        return change
+
+    for row in range(run.batch):
+        with tapped(loaded, {site: tap(site, row) for site in came}):
+            loaded.forward({"tokens": run.tokens[row : row + 1, int(run.start[row]) :]})
+    return {(run.number, site): value for site, value in came.items()}
+
+
+def generated(
+    module: nn.Module, family: str, generation: PlainGeneration, hidden: dict[str, torch.Tensor]
+) -> dict[Key, torch.Tensor]:
+    """A generation without a cache: at each step every row's whole text again, each position edited as its step says."""
+    touched = [(step, run, site) for run, site in generation.session.touched for step, own in generation.steps.items()
+               if own is run]  # fmt: skip
+    came = {(run.number, site): torch.zeros_like(run.sites[site]) for _, run, site in touched}
+    card, options = generation.session.model.card, generation.options
+    count, ends = int(options["max_new_tokens"]), {card.config["eos_token_id"], *options.get("stop", ())}
+    pad = card.config.get("pad_token_id")
+    tokens = torch.full((generation.batch, count), card.config["eos_token_id"] if pad is None or pad < 0 else pad)
+    lengths = torch.zeros(generation.batch, dtype=torch.long)
+    for row in range(generation.batch):
+        ids = generation.prompt_tokens[row, int(generation.start[row]) :].tolist()
+        first = len(ids)
+        for step in range(count):
+            handles: list[Any] = []
+            try:
+                for site in sorted({site for _, _, site in touched}, key=lambda site: card.by_site[site][0]):
+                    own = [(s, run) for s, run, each in touched if each == site]
+                    handles.append(_step_hook(module, family, generation, own, site, row, step, first, came))
+                logits = module(torch.tensor([ids]), use_cache=False).logits[:, -1].detach()
+            finally:
+                for handle in handles:
+                    handle.remove()
+            chosen = choose(
+                logits, [row], step, options.get("temperature", 0.0), options.get("top_p", 1.0), options.get("seed", 0)
+            )
+            ids.append(int(chosen))
+            tokens[row, step] = ids[-1]
+            lengths[row] += 1
+            if ids[-1] in ends:
+                break
+    at = 2 * generation.number
+    hidden |= {f"_tokens {at}": tokens, f"_lengths {at + 1}": lengths}
+    return came
+
+
+def _step_hook(
+    module: nn.Module, family: str, generation: PlainGeneration, own: list[tuple[int, PlainRun]], site: Site, row: int,
+    step: int, first: int, came: dict[Key, torch.Tensor],
+) -> Any:  # fmt: skip
+    if site.name not in HOOKED and not site.path:
+        raise Unsupported(f"no plain hook reaches {site}")
+    path, side, columns = place_of(site, family, generation.session.model.card.sizes)
+    start = int(generation.start[row])
+
+    def change(value: torch.Tensor) -> torch.Tensor:
+        value = value.clone()
+        part = value if columns is None else value[..., columns]
+        for at in range(step + 1):
+            for number, run in own:
+                if number not in (at, -1):
+                    continue
+                span = slice(0, first) if number == 0 else slice(first - 1 + at, first + at)
+                where: Any = (at, slice(row, row + 1)) if number < 0 else (slice(row, row + 1),)
+                where = (*where, slice(start, None)) if number == 0 else where
+                mine = came[run.number, site]
+                mine[where] = part[:, span].reshape(mine[where].shape)
+                part[:, span] = run.sites[site][where].reshape(part[:, span].shape)
+        return value
+
+    return _register(module.get_submodule(path), side, change, once=site.name == "resid_mid")
 
 
 def ordered(run: PlainRun) -> list[Site]:
@@ -101,14 +246,14 @@ def window(run: PlainRun, site: Site, row: int) -> tuple[slice, ...]:
 
 def _hook(module: nn.Module, family: str, run: PlainRun, site: Site, row: int, came: torch.Tensor) -> Any:
     """A hook that notes what comes by at a site and goes on with the statements' version of it."""
-    made: Plain = run.sites[site]
+    made = run.sites[site]
     path, side, columns = place_of(site, family, run.card.sizes)
     where = window(run, site, row)
 
     def change(value: torch.Tensor) -> torch.Tensor:
         part = value if columns is None else value[..., columns]
         came[where] = part.reshape(came[where].shape)
-        new = made[where].as_subclass(torch.Tensor).reshape(part.shape)
+        new = made[where].reshape(part.shape)
         if columns is None:
             return new
         value = value.clone()
@@ -167,6 +312,9 @@ GPT2 = {
     "mlp_pre": ("mlp.c_fc", "output"),
     "mlp_post": ("mlp.c_proj", "input"),
 }
+
+
+HOOKED = {"embed", "final_norm", "logits", *LLAMA}
 
 
 def place_of(site: Site, family: str, sizes: dict[str, int]) -> tuple[str, str, slice | None]:

@@ -17,7 +17,9 @@ class Region(NamedTuple):
     kind: str
 
 
-def region(rng: random.Random, axes: tuple[str, ...], shape: tuple[int, ...], run: str, least: int, write: bool) -> Region:
+def region(
+    rng: random.Random, axes: tuple[str, ...], shape: tuple[int, ...], run: str, least: int, write: bool
+) -> Region:
     """A random part of a site. `least` is the shortest row's length: writes keep to positions that every row has."""
     draw = rng.random()
     if draw < 0.12:
@@ -108,7 +110,9 @@ def _views(rng: random.Random, shape: tuple[int, ...]) -> tuple[str, tuple[int, 
     """A chain of one to three views of a dense tensor, and the shape it leads to."""
     text, sizes, dense = "", list(shape), True
     for _ in range(rng.randrange(1, 4)):
-        kind = rng.choice(["transpose", "flatten", "unflatten", "diagonal", "narrow", "movedim", "reshape", "unsqueeze", "select"])
+        kind = rng.choice(
+            ["transpose", "flatten", "unflatten", "diagonal", "narrow", "movedim", "reshape", "unsqueeze", "select"]
+        )
         a = rng.randrange(len(sizes))
         b = rng.randrange(len(sizes))
         if kind == "transpose" and a != b:

@@ -23,7 +23,9 @@ class Spot(NamedTuple):
     layer: int | None = None
 
 
-def spot(sketch: Sketch, handle: Handle, write: bool = False, name: str | None = None, layer: int | None = None) -> Spot:
+def spot(
+    sketch: Sketch, handle: Handle, write: bool = False, name: str | None = None, layer: int | None = None
+) -> Spot:
     """A random site of a run (of that name and layer, where they are given)."""
     rng, card = sketch.rng, sketch.card
     if name is None and rng.random() < 0.1:

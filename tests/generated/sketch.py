@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tests.generated.eager import Plain, PlainRun, PlainSession, PlainTorch, plain_weft
+from tests.generated.eager import PlainRun, PlainSession, plain_weft
 from tests.generated.experiment import Experiment, names_of
 from tests.generated.zoo import Which, model_of
 from weft.ir.nodes import Site
@@ -62,7 +62,7 @@ class Sketch:
 
         self.session = PlainSession(self.model, noise)
         self.names: dict[str, Any] = names_of(Experiment(self.seed, self.which, ()))
-        self.names |= {"s": self.session, "model": self.model, "weft": plain_weft(_like), "torch": PlainTorch()}
+        self.names |= {"s": self.session, "model": self.model, "weft": plain_weft(_like)}
 
     # -- writing ---
 
@@ -81,7 +81,14 @@ class Sketch:
 
     def mark(self) -> tuple[Any, ...]:
         """Where the draw stands, for `back_to`."""
-        return len(self.lines), len(self.values), len(self.flows), len(self.shown), set(self.features), dict(self.leaves)
+        return (
+            len(self.lines),
+            len(self.values),
+            len(self.flows),
+            len(self.shown),
+            set(self.features),
+            dict(self.leaves),
+        )
 
     def back_to(self, mark: tuple[Any, ...]) -> None:
         """Take back every statement since (what they did to the noise does not matter)."""
@@ -150,5 +157,5 @@ class Sketch:
 def _like(scalar: Any, targets: Any) -> Any:
     """Noise where gradients would be."""
     several = isinstance(targets, list | tuple)
-    found = [torch.randn_like(each).as_subclass(Plain) for each in (targets if several else [targets])]
+    found = [torch.randn_like(each) for each in (targets if several else [targets])]
     return found if several else found[0]

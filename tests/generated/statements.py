@@ -106,13 +106,17 @@ def _changed_copy(sketch: Sketch, value: Value) -> Value:
         grid = sketch.name("grid")
         sketch.add(f"{grid} = torch.zeros(2, 3, dtype=DTYPE)")
         for _ in range(rng.randrange(1, 4)):
-            sketch.add(f"{grid}[{rng.randrange(2)}, {rng.randrange(3)}] = {value.text}.flatten()[{rng.randrange(-1, 1)}]")
+            sketch.add(
+                f"{grid}[{rng.randrange(2)}, {rng.randrange(3)}] = {value.text}.flatten()[{rng.randrange(-1, 1)}]"
+            )
         sketch.features.add("grid")
         found = Value(grid, value.deps)
     else:
         found = sketch.keep(f"{value.text}.clone()", value.deps, "in place on a value")
         sketch.add(f"{found.text}[..., -1] = 0.5")
-        sketch.add(rng.choice([f"{found.text}.mul_(0.5)", f"{found.text}[0] += 1.0", f"{found.text}.flatten()[:2].neg_()"]))
+        sketch.add(
+            rng.choice([f"{found.text}.mul_(0.5)", f"{found.text}[0] += 1.0", f"{found.text}.flatten()[:2].neg_()"])
+        )
     sketch.save(found)
     return found
 
@@ -142,7 +146,9 @@ def write(sketch: Sketch, handle: Handle, handles: list[Handle], here: Spot | No
     elif form < 0.45 and part.text.endswith("]"):
         line, feature = f"{target} = {text}", "assign a part"
     elif form < 0.7 and part.text.endswith("]"):
-        line, feature = rng.choice([(f"{target} += {text}", "+="), (f"{target} -= 0.5 * {text}", "-="), (f"{target} *= 0.6", "*=")])
+        line, feature = rng.choice(
+            [(f"{target} += {text}", "+="), (f"{target} -= 0.5 * {text}", "-="), (f"{target} *= 0.6", "*=")]
+        )
     elif not indexed:
         line, feature = _in_place(sketch, target, text, shape)
     else:
@@ -166,10 +172,13 @@ def _in_place(sketch: Sketch, target: str, text: str, shape: tuple[int, ...]) ->
             (f"{target}.mul_(0.7)", "mul_"),
             (f"{target}.clamp_(-0.8, 0.9)", "clamp_"),
             (f"{target}.add_({text})", "add_"),
-            (f"{target}.copy_(torch.as_tensor({text}, dtype=DTYPE))", "copy_")
-            if "." in text and text[0].isdigit()
-            else (f"{target}.copy_({text})", "copy_"),
-            (f"{target}.masked_fill_({sketch.const(*shape) if shape else 'const(1, 1)[0]'} > 0.3, 0.25)", "masked_fill_"),
+            (f"{target}.copy_({text})", "copy_")
+            if text.lstrip("-").strip("0123456789.")
+            else (f"{target}.fill_({text})", "fill_"),
+            (
+                f"{target}.masked_fill_({sketch.const(*shape) if shape else 'const(1, 1)[0]'} > 0.3, 0.25)",
+                "masked_fill_",
+            ),
             (f"{target}.zero_()", "zero_"),
             (f"{target}.neg_()", "neg_"),
         ]

@@ -13,8 +13,8 @@ from tests.generated.hooks_oracle import Unsupported, check
 
 import weft
 
-SEEDS = 240
-TRIED = 110
+SEEDS = 160
+TRIED = 50
 
 
 def main() -> None:
