@@ -52,7 +52,18 @@ class Record:
 
     @property
     def hash(self) -> str:
+        """Its name: SHA-256 of what was found and what it was found on."""
         return record_hash(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as one safetensors file, which `weft show` and `weft replay` read."""
+        write_record(self, Path(path))
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Record:
+        """Read a record's file; FormatError if it is none."""
+        return decode_record(Path(path).read_bytes())
 
 
 def record_hash(record: Record) -> str:

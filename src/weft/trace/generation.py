@@ -20,7 +20,7 @@ from weft.trace.location import where
 from weft.trace.places import Places
 from weft.trace.run import Run, contiguous
 from weft.trace.storage import Storage
-from weft.trace.tensor import Traced
+from weft.trace.tensor import Traced, resolve
 
 if TYPE_CHECKING:
     from weft.trace.session import Session
@@ -77,9 +77,8 @@ class Generation(Places):
         self.options = options
         self.batch, self.pos, self.start = prompt.batch, prompt.pos, prompt.start
         self.rows, self.mask = prompt.rows, prompt.mask
-        self.prompt_tokens = prompt.tokens
         count = int(options["max_new_tokens"])
-        self.tokens = self._output("tokens", (self.batch, count))
+        self.tokens: Traced = self._output("tokens", (self.batch, count))
         self.lengths = self._output("lengths", (self.batch,))
         self.session.save_as(self.tokens, f"_tokens.{prompt.index}")
         self.session.save_as(self.lengths, f"_lengths.{prompt.index}")
@@ -105,8 +104,13 @@ class Generation(Places):
         tokenizer = self.session.model.tokens
         if tokenizer is None:
             raise ProgramError("this model has no tokenizer; use g.tokens", where=where())
-        made, lengths = resolve(self._made).tolist(), resolve(self.lengths).tolist()
+        made, lengths = resolve(self.tokens).tolist(), resolve(self.lengths).tolist()
         return [tokenizer.decode(row[:n]) for row, n in zip(made, lengths, strict=True)]
+
+    @property
+    def prompt_tokens(self) -> torch.Tensor | None:
+        """The prompts' token ids [batch, pos]; `tokens` are the new ones."""
+        return self.prompt.tokens
 
     def fork(self) -> Generation:
         """The same prompts and options again, to be edited."""

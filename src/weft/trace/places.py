@@ -17,10 +17,15 @@ class Places:
     """What a run and a generation know about their prompts' text."""
 
     session: Session
-    tokens: torch.Tensor | None
+    tokens: Any
     start: torch.Tensor
     batch: int
     pos: int
+
+    @property
+    def prompt_tokens(self) -> torch.Tensor | None:
+        """The prompts' token ids [batch, pos], in which text is looked for."""
+        return self.tokens
 
     def at(self, place: int | str | list[str], occurrence: int | None = None, end: str = "last") -> torch.Tensor:
         """One index per row, LongTensor [batch]: of a position, or of a text's last (or `end="first"`) token.
@@ -44,7 +49,7 @@ class Places:
     def find(self, text: str | list[str], occurrence: int | None = None) -> torch.Tensor:
         """The first and last token of `text` (one for all rows, or one a row) in each row, LongTensor [batch, 2]."""
         tokenizer = self.session.model.tokens
-        if tokenizer is None or self.tokens is None:
+        if tokenizer is None or self.prompt_tokens is None:
             raise TokenError("this model has no tokenizer, so text cannot be found; use positions", where=where())
         texts = [text] * self.batch if isinstance(text, str) else list(text)
         if len(texts) != self.batch:
@@ -53,7 +58,7 @@ class Places:
             )
         try:
             spans = [
-                tokenizer.find(self.tokens[row], each, occurrence, row, int(self.start[row]))
+                tokenizer.find(self.prompt_tokens[row], each, occurrence, row, int(self.start[row]))
                 for row, each in enumerate(texts)
             ]
         except (PositionError, TokenError) as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from weft.errors import GradientError, ProgramError, SessionError, WeftError
-from weft.ir.nodes import Const, Experiment, Grad, Ref, Save
+from weft.ir.nodes import Const, Experiment, Grad, Ref, Save, Write
 from weft.ir.nodes import Run as RunNode
 from weft.ir.outcome import Outcome
 from weft.trace.constants import NAMES, TensorConstant
@@ -262,6 +262,8 @@ class Session:
     def _run(self) -> None:
         self._experiment = self.graph.experiment()
         if not any(isinstance(node, Save) for node in self._experiment.nodes):
+            if not self.graph.shown and any(isinstance(node, Write) for node in self._experiment.nodes):
+                raise ProgramError("this session edits a run but saves nothing, so nothing would run; .save() what you want")
             self.state, self.outcome = "done", None
             return
         if not self.wait:
