@@ -18,7 +18,8 @@ OPENING = """# Performance
 
 Written by `weft bench sweeps --write-docs`; do not edit. How many times as long as weft each way takes: the same task run by
 all in alternation, on the same inputs and weights (random, float32), medians of {repeats}. A row is void where results differ
-by more than 1e-4 of the largest value, or where other processes took over 5 % of the cores; its figures are still shown.
+by more than 1e-4 of the largest value, or where other processes took over 5 % of the cores; its figures are still shown,
+and below, row by row, core-seconds as well, which a busy machine disturbs less.
 """
 MEANINGS = """
 - **hooks**: plain hooks on the model's default forward, one forward for each patch.
