@@ -1,9 +1,9 @@
 """A model's card without a model, and shorthand to write programs by hand.
 
-    b = Builder()
-    run = b.run([[1, 2, 3]])
-    z = b.add(Read(run, Site("z", 0)))
-    check(b.experiment(), fake_card())
+b = Builder()
+run = b.run([[1, 2, 3]])
+z = b.add(Read(run, Site("z", 0)))
+check(b.experiment(), fake_card())
 """
 
 from __future__ import annotations

@@ -58,7 +58,9 @@ def raw_module() -> Experiment:
     b = Builder()
     run = b.add(Run("tensors", (("image", b.const(floats(1, 3, 2, 2))),))).node
     hidden = b.add(Read(run, Site("module.output", path="features.0")))
-    b.add(Write(hidden, (ViewStep("slice.Tensor", (1, 0, None, 2)),), b.add(Op("slice.Tensor", (hidden, 1, 1, None, 2)))))
+    b.add(
+        Write(hidden, (ViewStep("slice.Tensor", (1, 0, None, 2)),), b.add(Op("slice.Tensor", (hidden, 1, 1, None, 2))))
+    )
     b.save("second call", b.add(Read(run, Site("module.input", path="norm", call=1, item="x"))))
     return b.experiment()
 

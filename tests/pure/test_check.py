@@ -99,7 +99,9 @@ def test_work_is_counted() -> None:
         (None, ("lengths", None), "int64[1]"),
     ],
 )
-def test_steps_of_a_generation_have_their_own_shapes(step: int | None, site: tuple[str, int | None], expected: str) -> None:
+def test_steps_of_a_generation_have_their_own_shapes(
+    step: int | None, site: tuple[str, int | None], expected: str
+) -> None:
     b = Builder()
     b.read(b.generate([[1, 2, 3, 4, 5]], max_new_tokens=4), *site, step=step)
     assert str(check(b.experiment(), CARD).types[-1][0]) == expected

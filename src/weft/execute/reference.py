@@ -61,6 +61,12 @@ def frozen(module: torch.nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
 class Interpreter:
     """One experiment on one model."""
 
@@ -81,7 +87,7 @@ class Interpreter:
     def attention(self) -> AbstractContextManager[None]:
         """PyTorch's fused attention has no second derivative: where a gradient goes through a gradient, the plain one."""
         twice = any(isinstance(self.nodes[index], Grad) for index in self.uses.with_grad)
-        return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
+        return _plain_attention() if twice else nullcontext()
 
     def run(self, runs: list[int]) -> Outcome:
         """Run those runs, and give what was saved."""

@@ -47,7 +47,9 @@ def _on_a_copy(loaded: Any, engine: Way, reference: Way) -> str:
         difference = _difference(tiny, _edits(ROWS, sites, scale), engine, reference)
     except Exception as error:  # whatever a class does that the engine does not expect is a reason not to use it
         return f"on a tiny copy of it the engine failed ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
-    return "" if difference < 1e-4 else f"on a tiny copy of it the engine differs from the reference by {difference:.1e}"
+    return (
+        "" if difference < 1e-4 else f"on a tiny copy of it the engine differs from the reference by {difference:.1e}"
+    )
 
 
 def _on_itself(loaded: Any, engine: Way, reference: Way) -> str:

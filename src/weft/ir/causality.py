@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from weft.errors import CausalityError, Location
 from weft.ir.card import Card
@@ -68,7 +69,7 @@ class Frontiers:
                 if type(arg) is Ref:
                     if not fixed[arg.node]:
                         return False
-                elif type(arg) is tuple and not all(fixed[ref.node] for ref in arg_refs(arg)):
+                elif isinstance(arg, tuple) and not all(fixed[ref.node] for ref in arg_refs(cast("object", arg))):
                     return False
             return True
         return all(fixed[ref.node] for ref in operands(node))

@@ -67,9 +67,7 @@ class Checked:
     layer_tokens: int
 
 
-def check(
-    experiment: Experiment, card: Card, limits: Limits = DEFAULT, *, card_for: CardFor | None = None
-) -> Checked:
+def check(experiment: Experiment, card: Card, limits: Limits = DEFAULT, *, card_for: CardFor | None = None) -> Checked:
     """The types of all values, or the error of the first node that is not legal.
 
     `card_for` gives the card for a run's input types, for models whose sites depend on them (raw modules).

@@ -1,7 +1,7 @@
 """Constants held as plain bytes, and the digest by which every constant is known.
 
-    data = BytesConstant(TensorType("float32", (2,)), struct.pack("<2f", 1, 2))
-    data.digest()    # the same 64 hex digits wherever these numbers are held
+data = BytesConstant(TensorType("float32", (2,)), struct.pack("<2f", 1, 2))
+data.digest()    # the same 64 hex digits wherever these numbers are held
 """
 
 from __future__ import annotations

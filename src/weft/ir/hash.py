@@ -1,6 +1,6 @@
 """The content hash: what makes two experiments the same one.
 
-    content_hash(experiment)     # 64 hex digits
+content_hash(experiment)     # 64 hex digits
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How much an experiment may ask for. Every limit is a number of `Limits`; passing one is an error that states both.
 
-    check(experiment, card, replace(DEFAULT, max_new_tokens=64))
+check(experiment, card, replace(DEFAULT, max_new_tokens=64))
 """
 
 from __future__ import annotations

@@ -40,10 +40,6 @@ class Dtype:
     name: str
 
 
-
-
-
-
 class Site(NamedTuple):
     """A named point of the model: `Site("z", 5)`, `Site("module.output", path="transformer.h.5.mlp")`.
 

@@ -1,7 +1,7 @@
 """Whether a run is one that the model can make, and what its sites then hold.
 
-    info = check_run(node, inputs, card, limits)          # inputs: the run's constants by name
-    read_type(info, Site("z", 5), None)                   # float32[2, 7, 4, 16]
+info = check_run(node, inputs, card, limits)          # inputs: the run's constants by name
+read_type(info, Site("z", 5), None)                   # float32[2, 7, 4, 16]
 """
 
 from __future__ import annotations

@@ -263,7 +263,9 @@ class Session:
         self._experiment = self.graph.experiment()
         if not any(isinstance(node, Save) for node in self._experiment.nodes):
             if not self.graph.shown and any(isinstance(node, Write) for node in self._experiment.nodes):
-                raise ProgramError("this session edits a run but saves nothing, so nothing would run; .save() what you want")
+                raise ProgramError(
+                    "this session edits a run but saves nothing, so nothing would run; .save() what you want"
+                )
             self.state, self.outcome = "done", None
             return
         if not self.wait:
