@@ -174,6 +174,6 @@ def _embedding(s: Stream) -> Matrix:
 
 def _unembedding(s: Stream) -> Matrix:
     rows = codes() @ s.read(answer=LOGIT, echo=LOGIT).T
-    first, _, concept, _ = _words()
+    _, _, concept, _ = _words()
     rows[-2 * W : -W] += concept @ s.read(next_concept=LOGIT / 2).T
     return rows
