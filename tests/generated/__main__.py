@@ -6,7 +6,6 @@ import argparse
 from collections import Counter
 
 import torch
-
 from tests.generated import Experiment, Verdict, compare, draw
 
 

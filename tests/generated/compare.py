@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import torch
-
 from tests.generated.experiment import Experiment, Result, run
+
 from weft.errors import WeftError
 from weft.ir.outcome import Outcome
 

@@ -231,7 +231,7 @@ def _steer(sketch: Sketch, handle: Handle, handles: list[Handle], gradient: str,
         (each for each in handles if each.key != handle.key and (each.batch, each.pos) == (handle.batch, handle.pos)),
         None,
     )
-    if other is None or "[" not in target and "embed" not in target:
+    if other is None or ("[" not in target and "embed" not in target):
         raise Misfit("nowhere to put it")
     name, _, layer = target.removeprefix(f"{handle.name}.").partition("[")
     here = spot(sketch, other, name=name, layer=int(layer[:-1]) if layer else None)
@@ -247,9 +247,9 @@ def _generation(sketch: Sketch) -> None:
     """Generations edited at a step or at each, next to plain runs."""
     rng = sketch.rng
     sketch.features.add("generation")
-    handles = add_runs(sketch, rng.choice([0, 0, 1, 2])) if rng.random() < 0.6 else []
+    handles = add_runs(sketch, rng.choice([1, 1, 2])) if rng.random() < 0.5 else []
     stem = [rng.randrange(2, VOCABULARY) for _ in range(10)]
-    generations = [_generate(sketch, stem)]
+    generations = [_generate(sketch, stem, handles[0].batch if handles else 0)]
     if rng.random() < 0.4:
         generations.append(_fork_or_new(sketch, generations[0], stem))
     for _ in range(rng.randrange(2, 7)):
@@ -267,9 +267,11 @@ def _generation(sketch: Sketch) -> None:
         sketch.save(f"{generations[0][0]}.step(0).logits[:, -1]")
 
 
-def _generate(sketch: Sketch, stem: list[int]) -> tuple[str, int, int, int, int]:
+def _generate(sketch: Sketch, stem: list[int], batch: int = 0) -> tuple[str, int, int, int, int]:
     rng, name = sketch.rng, sketch.name("gen")
     rows, count = prompt_rows(sketch, stem), rng.randrange(2, 6)
+    while batch and len(rows) != batch:
+        rows = prompt_rows(sketch, stem)
     options = f"max_new_tokens={count}"
     if rng.random() < 0.35:
         options += f", temperature=0.8, seed={rng.randrange(100)}"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from tests.generated.zoo import Which, model_of
 
 import weft
-from tests.generated.zoo import Which, model_of
 from weft.ir.outcome import Outcome
 
 HELPERS = '''\

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
-
 from tests.generated.compare import TOLERANCE, difference
 from tests.generated.eager import BACKWARD, SAVED, PlainGeneration, PlainRun, PlainSession, plain_weft, traced_methods
 from tests.generated.experiment import Experiment, closure, names_of, run
 from tests.generated.zoo import model_of, module_of
+from torch import nn
+
 from weft.execute.reference import frozen
 from weft.execute.sampling import choose
 from weft.ir.nodes import Site
@@ -172,9 +172,9 @@ def generated(
     module: nn.Module, family: str, generation: PlainGeneration, hidden: dict[str, torch.Tensor]
 ) -> dict[Key, torch.Tensor]:
     """A generation without a cache: at each step every row's whole text again, each position edited as its step says."""
-    touched = [(step, run, site) for run, site in generation.session.touched for step, own in generation.steps.items()
-               if own is run]  # fmt: skip
-    came = {(run.number, site): torch.zeros_like(run.sites[site]) for _, run, site in touched}
+    touched = [(step, each, site) for each, site in generation.session.touched for step, own in generation.steps.items()
+               if own is each]  # fmt: skip
+    came = {(each.number, site): torch.zeros_like(each.sites[site]) for _, each, site in touched}
     card, options = generation.session.model.card, generation.options
     count, ends = int(options["max_new_tokens"]), {card.config["eos_token_id"], *options.get("stop", ())}
     pad = card.config.get("pad_token_id")
@@ -187,7 +187,7 @@ def generated(
             handles: list[Any] = []
             try:
                 for site in sorted({site for _, _, site in touched}, key=lambda site: card.by_site[site][0]):
-                    own = [(s, run) for s, run, each in touched if each == site]
+                    own = [(s, each) for s, each, place in touched if place == site]
                     handles.append(_step_hook(module, family, generation, own, site, row, step, first, came))
                 logits = module(torch.tensor([ids]), use_cache=False).logits[:, -1].detach()
             finally:
@@ -219,15 +219,15 @@ def _step_hook(
         value = value.clone()
         part = value if columns is None else value[..., columns]
         for at in range(step + 1):
-            for number, run in own:
+            for number, each in own:
                 if number not in (at, -1):
                     continue
                 span = slice(0, first) if number == 0 else slice(first - 1 + at, first + at)
                 where: Any = (at, slice(row, row + 1)) if number < 0 else (slice(row, row + 1),)
                 where = (*where, slice(start, None)) if number == 0 else where
-                mine = came[run.number, site]
+                mine = came[each.number, site]
                 mine[where] = part[:, span].reshape(mine[where].shape)
-                part[:, span] = run.sites[site][where].reshape(part[:, span].shape)
+                part[:, span] = each.sites[site][where].reshape(part[:, span].shape)
         return value
 
     return _register(module.get_submodule(path), side, change, once=site.name == "resid_mid")

@@ -44,7 +44,7 @@ def on_padding(axes: tuple[str, ...], shape: tuple[int, ...], run: Any, name: st
         at = torch.arange(shape[axes.index(axis)])
         starts = run.start.reshape([-1 if each == "batch" else 1 for each in axes])
         real = real & (at.reshape([-1 if each == axis else 1 for each in axes]) >= starts)
-    see = lambda x: eval(f"x{text}", {"x": x, name: run})  # noqa: E731
+    see = lambda x: eval(f"x{text}", {"x": x, name: run})  # noqa: E731, S307
     return set(see(rows).flatten().tolist()) != set(see(rows)[see(real)].flatten().tolist())
 
 

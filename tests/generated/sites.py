@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tests.generated.prompts import Handle
 from tests.generated.sketch import Misfit, Place, Sketch
+
 from weft.ir.nodes import Site
 
 COMMON = "embed resid_pre resid_mid resid_post q k v z attn_out mlp_pre mlp_post mlp_out".split()

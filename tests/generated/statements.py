@@ -153,7 +153,7 @@ def write(sketch: Sketch, handle: Handle, handles: list[Handle], here: Spot | No
         line, feature = _in_place(sketch, target, text, shape)
     else:
         line, feature = f"{target} = {text}", "assign a part"
-    if feature in ("*=", "mul_", "clamp_", "zero_", "neg_"):
+    if feature in ("*=", "mul_", "clamp_", "zero_", "fill_", "neg_"):
         deps, features = frozenset([here.place]), ["own"]
     sketch.add(line, feature, f"write {here.name}", f"write: {part.kind}", *(f"value: {each}" for each in features))
     sketch.wrote(here.place, deps)
@@ -167,14 +167,14 @@ def _fitting(text: str, shape: tuple[int, ...], whole: tuple[int, ...]) -> str:
 
 
 def _in_place(sketch: Sketch, target: str, text: str, shape: tuple[int, ...]) -> tuple[str, str]:
+    number = not text.lstrip("-").strip("0123456789.")  # Tensor.copy_ takes tensors
     return sketch.rng.choice(
         [
             (f"{target}.mul_(0.7)", "mul_"),
             (f"{target}.clamp_(-0.8, 0.9)", "clamp_"),
             (f"{target}.add_({text})", "add_"),
-            (f"{target}.copy_({text})", "copy_")
-            if text.lstrip("-").strip("0123456789.")
-            else (f"{target}.fill_({text})", "fill_"),
+            (f"{target}.fill_(0.4)", "fill_") if number else (f"{target}.copy_({text})", "copy_"),
+            (f"{target}.fill_(-0.3)", "fill_"),
             (
                 f"{target}.masked_fill_({sketch.const(*shape) if shape else 'const(1, 1)[0]'} > 0.3, 0.25)",
                 "masked_fill_",

@@ -28,23 +28,23 @@ def main() -> int:
     parser.add_argument("--source", type=Path, default=ROOT / "src", help="the folder that holds weft/")
     given = parser.parse_args()
     chosen = [each for each in MUTANTS if not given.only or any(part in each.name for part in given.only)]
-    broken = baseline(given.source)
+    seeds = baseline(given.source)
     with ThreadPoolExecutor(given.jobs) as pool:
-        told = list(pool.map(lambda mutant: report(mutant, given.source, broken), chosen))
+        told = list(pool.map(lambda mutant: report(mutant, given.source, seeds), chosen))
     missed = told.count(False)
     print(f"{len(chosen) - missed} of {len(chosen)} mutants caught")
     return 1 if missed else 0
 
 
-def baseline(source: Path) -> list[int]:
-    """Seeds that fail without any fault, which would catch everything: they are left out, and told."""
-    found = trial(source, ["--baseline"])
+def baseline(source: Path) -> dict[int, list[str]]:
+    """What each seed exercises. Seeds that fail without any fault would catch everything: they are left out, and told."""
+    found = trial(source, [])
     if found["failing"]:
-        print(f"left out, since they fail without any mutant: seeds {found['failing']}")
-    return found["failing"]
+        print(f"left out, since they fail without any mutant: seeds {found['failing']}", flush=True)
+    return {int(seed): has for seed, has in found["features"].items() if int(seed) not in found["failing"]}
 
 
-def report(mutant: Mutant, source: Path, broken: list[int]) -> bool:
+def report(mutant: Mutant, source: Path, seeds: dict[int, list[str]]) -> bool:
     """Try one mutant and tell what came of it; whether it was caught."""
     started = time.perf_counter()
     text = (source / "weft" / mutant.file).read_text()
@@ -55,7 +55,8 @@ def report(mutant: Mutant, source: Path, broken: list[int]) -> bool:
         copy = Path(folder)
         shutil.copytree(source / "weft", copy / "weft", ignore=shutil.ignore_patterns("__pycache__"))
         (copy / "weft" / mutant.file).write_text(text.replace(mutant.old, mutant.new))
-        args = ["--features", *mutant.features, "--without", *map(str, broken)]
+        ordered = sorted(seeds, key=lambda seed: (not set(mutant.features) & set(seeds[seed]), seed))
+        args = ["--seeds", *map(str, ordered)]
         try:
             found = trial(copy, args)
         except subprocess.TimeoutExpired:

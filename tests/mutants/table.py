@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (source as it stands)
 """The faults: a file of weft's, a piece of its text that occurs once, what is put there instead, and what that breaks."""
 
 from __future__ import annotations
