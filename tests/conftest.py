@@ -18,7 +18,13 @@ import pytest
 ASSETS = Path(__file__).parents[2] / "shared" / "assets"
 NO_ASSETS = f"the real models are not here ({ASSETS.name} folder beside the project)"
 ALLOWED_IN_CI = ("needs a CUDA device",)
-CHECKED_AT_RUN_TIME = ["weft.planted", "weft.plot"]
+CHECKED_AT_RUN_TIME = [
+    "weft.planted",
+    "weft.plot",
+    "weft.trace.metrics",
+    "weft.execute.attend",
+    "weft.execute.sampling",
+]
 """Modules whose annotated shapes are checked in tests (jaxtyping with beartype)."""
 
 

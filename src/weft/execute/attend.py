@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,11 @@ class Group:
 def attend(
     groups: list[Group],
     layer: int,
-    q: torch.Tensor,  # 1 H N D
-    k: torch.Tensor,  # 1 K N D
-    v: torch.Tensor,
+    q: Float[torch.Tensor, "1 H N D"],
+    k: Float[torch.Tensor, "1 K N D"],
+    v: Float[torch.Tensor, "1 K N D"],
     scale: float,
-) -> torch.Tensor:  # 1 N H D
+) -> Float[torch.Tensor, "1 N H D"]:
     """Attention of all segments of a pass."""
     out = torch.empty(q.shape[2], q.shape[1], q.shape[3], dtype=q.dtype, device=q.device)
     for group in groups:
@@ -158,7 +159,7 @@ def _shared_values(each: Part, layer: int, weight: torch.Tensor) -> torch.Tensor
     return _gathered(each, _spread(each, weight) @ values, weight.shape)
 
 
-def stored(x: torch.Tensor, starts: list[int], lengths: list[int]) -> torch.Tensor:
+def stored(x: Float[torch.Tensor, "1 K N D"], starts: list[int], lengths: list[int]) -> Float[torch.Tensor, "B K L D"]:
     """Packed keys or values [1, K, N, D] of segments as rows [B, K, L, D], filled up with 0."""
     if len(set(lengths)) == 1 and all(start == at * lengths[0] for at, start in enumerate(starts)):
         used = x[0, :, : len(starts) * lengths[0]]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 
 
 def choose(
-    logits: torch.Tensor, rows: list[int], step: int, temperature: float, top_p: float, seed: int
-) -> torch.Tensor:
-    """One token for each row of `logits` [row, vocab]; `rows` are their numbers in the whole batch."""
+    logits: Float[torch.Tensor, "row vocab"], rows: list[int], step: int, temperature: float, top_p: float, seed: int
+) -> Int[torch.Tensor, " row"]:
+    """One token for each row of `logits`; `rows` are their numbers in the whole batch."""
     if temperature == 0:
         return logits.argmax(-1)
     probabilities = torch.softmax(logits.double() / temperature, -1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 
 from weft.errors import PositionError, ShapeError, TokenError, WeftError
 from weft.trace.location import where
@@ -18,33 +19,35 @@ Answer = Any
 """str, int, a list of either (one a row), or a LongTensor [batch]."""
 
 
-def logit_diff(logits: torch.Tensor, answer: Answer, other: Answer) -> torch.Tensor:
+def logit_diff(logits: Float[torch.Tensor, "*row vocab"], answer: Answer, other: Answer) -> Float[torch.Tensor, "*row"]:
     """Logit of `answer` minus logit of `other`, one number a row: [batch, vocab] → [batch]."""
     return _pick(logits, answer) - _pick(logits, other)
 
 
-def prob(logits: torch.Tensor, answer: Answer) -> torch.Tensor:
+def prob(logits: Float[torch.Tensor, "*row vocab"], answer: Answer) -> Float[torch.Tensor, "*row"]:
     """Probability of `answer`: [batch, vocab] → [batch]."""
     return log_prob(logits, answer).exp()
 
 
-def log_prob(logits: torch.Tensor, answer: Answer) -> torch.Tensor:
+def log_prob(logits: Float[torch.Tensor, "*row vocab"], answer: Answer) -> Float[torch.Tensor, "*row"]:
     """Log-probability of `answer` in nats: [batch, vocab] → [batch]."""
     return _pick(logits, answer) - torch.logsumexp(logits, -1)
 
 
-def kl(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+def kl(
+    logits: Float[torch.Tensor, "*#row vocab"], reference: Float[torch.Tensor, "*#row vocab"]
+) -> Float[torch.Tensor, " *out"]:
     """KL(reference ‖ logits) in nats: what is lost when `logits` stands for `reference`; [..., vocab] → [...]."""
     p = torch.log_softmax(reference, -1)
     return (p.exp() * (p - torch.log_softmax(logits, -1))).sum(-1)
 
 
-def cross_entropy(logits: torch.Tensor, answer: Answer) -> torch.Tensor:
+def cross_entropy(logits: Float[torch.Tensor, "*row vocab"], answer: Answer) -> Float[torch.Tensor, "*row"]:
     """Minus the log-probability of `answer`: [batch, vocab] → [batch]."""
     return -log_prob(logits, answer)
 
 
-def score(run: Any, answers: str | list[str]) -> torch.Tensor:
+def score(run: Any, answers: str | list[str]) -> Float[torch.Tensor, " batch"]:
     """Teacher-forced log-probability of answers of any length: [batch].
 
     The run's prompts must end in their answers: `run = s.run([p + a for p, a in zip(prompts, answers)])`. The
