@@ -48,12 +48,12 @@ def asking(s: Stream, question: Matrix) -> Head:
     return head([(s.total(one=G), question), sink(s, G / 2)], question, s.write(asking=1.0))
 
 
-def same_word(s: Stream, kind: str, copied: str, to: str) -> Head:
-    """From a word in the question to the same word in the story, which has an OI: copies `copied` to `to`."""
+def same_word(s: Stream, kind: str, copied: str, to: str, *, anywhere: bool = False) -> Head:
+    """From a word in the question, or `anywhere`, to the same word where it has an OI: copies `copied` to `to`."""
     pairs: list[Pair] = [
         (s.read(**{kind: G}), s.read(**{kind: 1.0})),
         (s.total(one=G), s.total(**{f"{kind}_oi": 1.0})),
-        sink(s, 2.5 * G, asking=-G),
+        sink(s, 1.5 * G) if anywhere else sink(s, 2.5 * G, asking=-G),
     ]
     return head(pairs, s.read(**{copied: 1.0}), s.write(**{to: 1.0}))
 
