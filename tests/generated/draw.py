@@ -250,6 +250,13 @@ def _generation(sketch: Sketch) -> None:
     handles = add_runs(sketch, rng.choice([1, 1, 2])) if rng.random() < 0.5 else []
     stem = [rng.randrange(2, VOCABULARY) for _ in range(10)]
     generations = [_generate(sketch, stem, handles[0].batch if handles else 0)]
+    if rng.random() < 0.35:  # written after the generation that may take from it, which then has to wait at a step
+        _, _, batch, _, _ = generations[0]
+        rows = [[rng.randrange(2, VOCABULARY) for _ in range(4)] for _ in range(batch)]
+        name = sketch.name("r")
+        sketch.add(f"{name} = s.run({rows})")
+        handles = [Handle(name, name, batch, 4, 4)]
+        _try(statements.write, sketch, handles[0], handles)
     if rng.random() < 0.4:
         generations.append(_fork_or_new(sketch, generations[0], stem))
     for _ in range(rng.randrange(2, 7)):

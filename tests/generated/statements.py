@@ -112,7 +112,8 @@ def _changed_copy(sketch: Sketch, value: Value) -> Value:
         sketch.features.add("grid")
         found = Value(grid, value.deps)
     else:
-        found = sketch.keep(f"{value.text}.clone()", value.deps, "in place on a value")
+        turned = rng.choice(["clone()", "transpose(0, -1).clone()"])  # a clone keeps the order of dimensions in memory
+        found = sketch.keep(f"{value.text}.{turned}", value.deps, "in place on a value")
         sketch.add(f"{found.text}[..., -1] = 0.5")
         sketch.add(
             rng.choice([f"{found.text}.mul_(0.5)", f"{found.text}[0] += 1.0", f"{found.text}.flatten()[:2].neg_()"])

@@ -43,7 +43,8 @@ REFERENCE = [
            "tokens[each.group.rows, : made.shape[1]] = made", "tokens[: len(made), : made.shape[1]] = made",
            "rows of different lengths have their tokens exchanged", ("generation",)),
     Mutant("gradients stop at a site", "execute/reference.py",
-           "return _with(value, shared.parts[place], axes, read) if graph else None", "return None",
+           "if final == index and not targeted:",
+           "if final == index:",
            "what a gradient is asked of is not in the model's graph", ("gradients",)),
 ]  # fmt: skip
 
