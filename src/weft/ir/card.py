@@ -100,3 +100,8 @@ class Card:
             if spec.site.layer is not None:
                 found[spec.site.name] = max(found.get(spec.site.name, 0), spec.site.layer + 1)
         return found
+
+    @cached_property
+    def layered(self) -> frozenset[str]:
+        """Names that take a layer, those of absent sites among them."""
+        return frozenset({*self.layers_of, *self.absent, "resid_pre"} - {"embed", "final_norm", "logits"})

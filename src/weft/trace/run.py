@@ -9,6 +9,7 @@ run["blocks.5.attn.hook_z"]         by its TransformerLens name
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,14 +48,22 @@ class Run(Places):
         self.tokens = tokens
         start = inputs.get("start")
         self.start = torch.zeros(self.batch, dtype=torch.long) if start is None else start
-        self.mask = torch.arange(self.pos)[None, :] >= self.start[:, None]
-        self.rows = torch.arange(self.batch)
         self.label = f"run {session.count_run()}"
-        self._layered = _layered(card)
+        self._layered = card.layered
         self._resolved: dict[tuple[str, int | None], Site] = {}
         self._sites: dict[tuple[Site, int | None], Storage] = {}
         self._step: int | None = None
         self._prompt = self
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """Which positions are real, BoolTensor [batch, pos]."""
+        return torch.arange(self.pos)[None, :] >= self.start[:, None]
+
+    @cached_property
+    def rows(self) -> torch.Tensor:
+        """0, 1, … batch − 1: the first index where rows are taken at different positions."""
+        return torch.arange(self.batch)
 
     def __repr__(self) -> str:
         return self.label
@@ -137,12 +146,8 @@ class Run(Places):
 
     def __dir__(self) -> list[str]:
         return sorted(
-            {*super().__dir__(), *_layered(self.card), *(s.site.name for s in self.card.sites if not s.site.path)}
+            {*super().__dir__(), *self.card.layered, *(s.site.name for s in self.card.sites if not s.site.path)}
         )
-
-
-def _layered(card: Card) -> set[str]:
-    return {*card.layers_of, *card.absent, "resid_pre"} - {"embed", "final_norm", "logits"}
 
 
 def contiguous(size: tuple[int, ...]) -> tuple[int, ...]:

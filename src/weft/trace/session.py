@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from weft.trace.model import Model
 
 
+_plainly = torch._C.DisableTorchFunction
+"""What weft itself does with ordinary tensors is no part of the experiment."""
+
+
 class Session:
     """The runs of one experiment and the arithmetic on and between them."""
 
@@ -101,7 +105,8 @@ class Session:
         A model that is no language model takes its tensors by keyword: `s.run(image=x)`.
         """
         self.check_usable()
-        kind, tensors = prompt_inputs(self.model, prompts, inputs)
+        with _plainly():
+            kind, tensors = prompt_inputs(self.model, prompts, inputs)
         run = self._add_run(kind, tensors, ())
         self.model.apply_edits(run)
         return run
@@ -133,10 +138,11 @@ class Session:
 
     def _add_run(self, kind: str, tensors: dict[str, torch.Tensor], options: Any, like: Run | None = None) -> Run:
         card = self.model.card_for(tensors) if like is None else like.card
-        inputs = tuple((name, self.graph.constant(tensor)) for name, tensor in tensors.items())
-        node = RunNode(kind, inputs, options)
-        self.graph.use_card(len(self.graph.nodes), card)
-        return Run(self, self.graph.add(node).node, kind, tensors, card)
+        with _plainly():
+            inputs = tuple((name, self.graph.constant(tensor)) for name, tensor in tensors.items())
+            node = RunNode(kind, inputs, options)
+            self.graph.use_card(len(self.graph.nodes), card)
+            return Run(self, self.graph.add(node).node, kind, tensors, card)
 
     # -- values ---
 
