@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -18,6 +19,15 @@ VARIANTS = {
     "all": {"family": "llama", "grouped": True, "rotate": True, "noise_heads": 2, "noise_layers": 1, "seed": 5},
 }
 """The options that every planted model takes, and what each is called here."""
+OFTEN = ("plain", "all")
+"""These are tried in each `make test`; the others, which are combined in "all", in `make test-all`."""
+
+
+def marked(names: Iterable[Any]) -> list[Any]:
+    """Parameters for pytest: names of variants, or pairs that end in one."""
+    names = list(names)
+    last = {name: name if isinstance(name, str) else name[-1] for name in names}
+    return [pytest.param(name, marks=() if last[name] in OFTEN else pytest.mark.slow) for name in names]
 
 
 def tokens(planted: Any, texts: list[str]) -> Tensor:

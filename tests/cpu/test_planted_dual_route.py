@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from planted_hooks import VARIANTS, all_of, answers, at_head, head_grid, run, share, tokens
+from planted_hooks import VARIANTS, all_of, answers, at_head, head_grid, marked, run, share, tokens
 from torch import Tensor
 
 from weft.planted.assemble import Planted
 from weft.planted.dual_route import CONCEPTS, CUT, FILLERS, LANGUAGES, VOCABULARY, build, translation, word_in
 
 LAST, BEFORE_LAST = -1, -2
-each_variant = pytest.mark.parametrize("variant", VARIANTS)
+each_variant = pytest.mark.parametrize("variant", marked(VARIANTS))
 built = cache(lambda variant: build(**VARIANTS[variant]))
 
 

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from planted_hooks import VARIANTS, all_of, answers, at_head, head_grid, run, share, tokens
+from planted_hooks import VARIANTS, all_of, answers, at_head, head_grid, marked, run, share, tokens
 from torch import Tensor
 
 from weft.planted.assemble import Planted
@@ -15,7 +15,7 @@ from weft.planted.functions import FUNCTIONS, WORDS, build, prompt
 
 LAST = -1
 N_EXAMPLES = 6
-each_variant = pytest.mark.parametrize("variant", VARIANTS)
+each_variant = pytest.mark.parametrize("variant", marked(VARIANTS))
 built = cache(lambda variant: build(**VARIANTS[variant]))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from planted_hooks import VARIANTS, all_of, answers, at_head, head_grid, only, run, share, tokens
+from planted_hooks import VARIANTS, all_of, answers, at_head, head_grid, marked, only, run, share, tokens
 from planted_interchange import by_layer, moved, places, streams
 from torch import Tensor
 
@@ -24,8 +24,10 @@ LEARNED = {
 }
 MODELS = {("pointers", name): options for name, options in ROTARY.items()}
 MODELS |= {("positional", name): options | {"positional": True} for name, options in LEARNED.items() if name != "all"}
-each_model = pytest.mark.parametrize("which", MODELS, ids=" ".join)
-each_rotary = pytest.mark.parametrize("which", [name for name in MODELS if name[0] == "pointers"], ids=" ".join)
+each_model = pytest.mark.parametrize("which", marked(MODELS), ids=" ".join)
+each_rotary = pytest.mark.parametrize(
+    "which", marked(name for name in list(MODELS) if name[0] == "pointers"), ids=" ".join
+)
 built = cache(lambda which: build(**MODELS[which]))
 
 Facts = list[tuple[str, str, str]]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from planted_hooks import VARIANTS, all_of, answers, at_head, head_grid, only, run, share, tokens
+from planted_hooks import VARIANTS, all_of, answers, at_head, head_grid, marked, only, run, share, tokens
 from torch import Tensor
 
 from weft.errors import ModelError
@@ -16,7 +16,7 @@ from weft.planted.assemble import Planted
 from weft.planted.predicates import CATEGORIES, build, prompt
 
 LAST = -1
-each_variant = pytest.mark.parametrize("variant", VARIANTS)
+each_variant = pytest.mark.parametrize("variant", marked(VARIANTS))
 built = cache(lambda variant, eager=False: build(eager=eager, **VARIANTS[variant]))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -49,6 +49,14 @@ class Variant:
             )
         if self.noise_heads % 2 or self.noise_heads < 0 or self.noise_layers < 0:
             raise ModelError("noise_heads is an even number (heads come in pairs) and noise_layers is not negative")
+
+
+def variant_of(seed: int, options: Mapping[str, Any]) -> Variant:
+    """The variant with these options; one that there is not is refused by name."""
+    known = [each.name for each in fields(Variant)]
+    if unknown := sorted(set(options) - set(known)):
+        raise ModelError(f"no option {unknown[0]}=; a planted model takes {', '.join(known)}")
+    return Variant(**{**options, "seed": seed})
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import torch
 
-from weft.planted.assemble import Planted, Variant, assemble
+from weft.planted.assemble import Planted, assemble, variant_of
 from weft.planted.clauses import SLOTS, G, asking, counter, matches, mover, ordering, same_word
 from weft.planted.pointers import refuse_learned_positions
 from weft.planted.story import (
@@ -60,7 +60,7 @@ KINDS = ("char", "watcher", "state")
 
 def build(*, seed: int = 0, **variant: object) -> Planted:
     """Build the model; other options are those of `Variant`, with family="llama"."""
-    chosen = Variant(seed=seed, **{"family": "llama", **variant})  # type: ignore[arg-type]
+    chosen = variant_of(seed, {"family": "llama", **variant})
     refuse_learned_positions(chosen)
     words = {kind: WORDS[kind] for kind in KINDS}
     return assemble(_mechanism(), chosen, tables=TABLES, ranks={"pointer": SLOTS}, words=words, template=WATCHING)

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 import torch
 
-from weft.planted.assemble import Planted, Variant, assemble
+from weft.planted.assemble import Planted, assemble, variant_of
 from weft.planted.stream import SHARP, Gates, Matrix, Mechanism, Pair, Step, Stream, gates, head, one_hot, sink
 from weft.planted.words import BOS, UNKNOWN
 
@@ -74,7 +74,7 @@ def build(*, seed: int = 0, **variant: object) -> Planted:
     forms = {name: tuple(" " + word.replace("-", "") for word in words) for name, words in LANGUAGES.items()}
     return assemble(
         _mechanism(),
-        Variant(seed=seed, **variant),  # type: ignore[arg-type]
+        variant_of(seed, variant),
         tables={"concept_at_word_end": (1, 0, 0), "next_concept": (0, 1, 0), "next_token": (0, 1, 1)},
         ranks={"concept": C},
         words={**forms, "fillers": tuple(f" {word}" for word in FILLERS)},

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import torch
 
-from weft.planted.assemble import Planted, Variant, assemble
+from weft.planted.assemble import Planted, assemble, variant_of
 from weft.planted.stream import SHARP, Gates, Matrix, Mechanism, Step, Stream, gates, head, one_hot, sink
 from weft.planted.words import BOS, UNKNOWN
 
@@ -51,7 +51,7 @@ def build(*, seed: int = 0, **variant: object) -> Planted:
     """Build the model; other options are those of `Variant`."""
     return assemble(
         _mechanism(),
-        Variant(seed=seed, **variant),  # type: ignore[arg-type]
+        variant_of(seed, variant),
         tables={"zero_shot_with_vector": (1, 0, 0), "answer": (0, 1, 1)},
         ranks={"function": K},
         words={name: tuple(f" {pairs[word]}" for word in WORDS) for name, pairs in FUNCTIONS.items()}

@@ -28,7 +28,7 @@ from __future__ import annotations
 import torch
 
 from weft.errors import ModelError
-from weft.planted.assemble import Planted, Variant, assemble
+from weft.planted.assemble import Planted, Variant, assemble, variant_of
 from weft.planted.clauses import SLOTS, G, asking, counter, matches, mover, ordering, same_word
 from weft.planted.story import (
     STATES,
@@ -61,8 +61,8 @@ def build(*, seed: int = 0, positional: bool = False, **variant: object) -> Plan
     if positional:
         from weft.planted.pointers_positional import build_twin
 
-        return build_twin(Variant(seed=seed, **variant))  # type: ignore[arg-type]
-    chosen = Variant(seed=seed, **{"family": "llama", **variant})  # type: ignore[arg-type]
+        return build_twin(variant_of(seed, variant))
+    chosen = variant_of(seed, {"family": "llama", **variant})
     refuse_learned_positions(chosen)
     words = {kind: WORDS[kind] for kind in ("char", "object", "state")}
     return assemble(

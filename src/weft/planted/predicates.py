@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import torch
 
-from weft.planted.assemble import Planted, Variant, assemble
+from weft.planted.assemble import Planted, assemble, variant_of
 from weft.planted.stream import SHARP, Gates, Matrix, Mechanism, Pair, Step, Stream, gates, head, one_hot, sink
 from weft.planted.words import BOS, UNKNOWN
 
@@ -63,7 +63,7 @@ def build(*, seed: int = 0, eager: bool = False, **variant: object) -> Planted:
     words = {name: tuple(f" {item}" for item in items) for name, items in CATEGORIES.items()}
     return assemble(
         _mechanism(eager),
-        Variant(seed=seed, **variant),  # type: ignore[arg-type]
+        variant_of(seed, variant),
         tables=tables,
         ranks={"predicate": len(CATEGORIES)},
         words=words,

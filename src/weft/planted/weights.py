@@ -76,7 +76,7 @@ def positions_of(stream: Stream, n: int) -> Matrix:
 
 
 def noise_weights(stream: Stream, noise: torch.Generator) -> Weights:
-    """Scores of about ±1, and a write of some hundredths of a one-hot's length, spread over the whole stream."""
+    """Scores of about ±1, and a write of about a hundredth of a one-hot's length, spread over the whole stream."""
     query, key, value = (normal(noise, scale, stream.width, D_HEAD) for scale in (0.2, 0.2, 0.1))
     for weight in (query, key, value):
         weight[stream["one"]] = 0
