@@ -257,6 +257,7 @@ def _generation(sketch: Sketch) -> None:
         sketch.add(f"{name} = s.run({rows})")
         handles = [Handle(name, name, batch, 4, 4)]
         _try(statements.write, sketch, handles[0], handles)
+        _try(_wait, sketch, generations[0], handles[0])
     if rng.random() < 0.4:
         generations.append(_fork_or_new(sketch, generations[0], stem))
     for _ in range(rng.randrange(2, 7)):
@@ -314,6 +315,20 @@ def _edit_step(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -
     sketch.wrote(site.place, deps)
 
 
+def _wait(sketch: Sketch, generation: tuple[str, int, int, int, int], source: Handle) -> None:
+    """A later step takes a value from another run."""
+    name, count, batch, _, _ = generation
+    step = sketch.rng.randrange(1, count)
+    into = Handle(f"{name}.step({step})", name, batch, 1, 1, step * 100_000)
+    site = spot(sketch, into, name=sketch.rng.choice(["resid_post", "mlp_out", "v"]))
+    there = spot(sketch, source, name=site.name, layer=site.layer)
+    deps = frozenset([there.place])
+    sketch.may_write(site.place, deps)
+    sketch.add(f"{site.text}[:, -1] = {there.text}[:, -1]", "a step that waits", "from a run into a generation")
+    sketch.wrote(site.place, deps)
+    sketch.save(f"{into.name}.logits")
+
+
 def _edit_each(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> None:
     rng, layer = sketch.rng, sketch.rng.randrange(sketch.card.sizes["n_layers"])
     site = f"{name}.each.{rng.choice(['resid_post', 'mlp_out', 'attn_out'])}[{layer}]"
@@ -366,6 +381,6 @@ FEATURES = (
     "logit_diff|logit_diff a row|log_prob|prob|cross_entropy|logits entries|logits last|full logits|log_softmax|kl|argmax|"
     "gradients|gradients at sites|leaf|backward()|a gradient written|"
     "generation|generation forked|sampled generation|edit at a step|edit at each|read at each|read at a step|logits written|"
-    "from a run into a generation|now()|edit()"
+    "from a run into a generation|a step that waits|now()|edit()"
 ).split("|")
 """Everything that draws are held to exercise."""

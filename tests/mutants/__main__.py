@@ -12,6 +12,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.mutants.table import MUTANTS, Mutant
 
@@ -28,23 +29,31 @@ def main() -> int:
     parser.add_argument("--source", type=Path, default=ROOT / "src", help="the folder that holds weft/")
     given = parser.parse_args()
     chosen = [each for each in MUTANTS if not given.only or any(part in each.name for part in given.only)]
-    seeds = baseline(given.source)
+    whole = baseline(given.source)
     with ThreadPoolExecutor(given.jobs) as pool:
-        told = list(pool.map(lambda mutant: report(mutant, given.source, seeds), chosen))
+        told = list(pool.map(lambda mutant: report(mutant, given.source, whole), chosen))
     missed = told.count(False)
     print(f"{len(chosen) - missed} of {len(chosen)} mutants caught")
     return 1 if missed else 0
 
 
-def baseline(source: Path) -> dict[int, list[str]]:
-    """What each seed exercises. Seeds that fail without any fault would catch everything: they are left out, and told."""
+class Whole(NamedTuple):
+    """What the seeds do while weft is whole: what each exercises, and which the engine runs."""
+
+    features: dict[int, list[str]]
+    planned: list[int]
+
+
+def baseline(source: Path) -> Whole:
+    """Seeds that fail without any fault would catch everything: they are left out, and told."""
     found = trial(source, [])
     if found["failing"]:
         print(f"left out, since they fail without any mutant: seeds {found['failing']}", flush=True)
-    return {int(seed): has for seed, has in found["features"].items() if int(seed) not in found["failing"]}
+    kept = {int(seed): has for seed, has in found["features"].items() if int(seed) not in found["failing"]}
+    return Whole(kept, found["planned"])
 
 
-def report(mutant: Mutant, source: Path, seeds: dict[int, list[str]]) -> bool:
+def report(mutant: Mutant, source: Path, whole: Whole) -> bool:
     """Try one mutant and tell what came of it; whether it was caught."""
     started = time.perf_counter()
     text = (source / "weft" / mutant.file).read_text()
@@ -55,8 +64,9 @@ def report(mutant: Mutant, source: Path, seeds: dict[int, list[str]]) -> bool:
         copy = Path(folder)
         shutil.copytree(source / "weft", copy / "weft", ignore=shutil.ignore_patterns("__pycache__"))
         (copy / "weft" / mutant.file).write_text(text.replace(mutant.old, mutant.new))
-        ordered = sorted(seeds, key=lambda seed: (not set(mutant.features) & set(seeds[seed]), seed))
-        args = ["--seeds", *map(str, ordered)]
+        has = whole.features
+        ordered = sorted(has, key=lambda seed: (not set(mutant.features) & set(has[seed]), seed))
+        args = ["--seeds", *map(str, ordered), "--planned", *map(str, whole.planned)]
         try:
             found = trial(copy, args)
         except subprocess.TimeoutExpired:

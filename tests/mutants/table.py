@@ -35,7 +35,7 @@ REFERENCE = [
            "rows that have ended do not read as 0", ("read at each", "read at a step")),
     Mutant("one cache for a step made twice", "execute/reference.py",
            "layer.crop(min(0, before - layer.get_seq_length()))", "pass",
-           "a step given up and made again finds its own keys in the cache", ("from a run into a generation",)),
+           "a step given up and made again finds its own keys in the cache", ("a step that waits",)),
     Mutant("the end-of-text token ends nothing", "execute/reference.py",
            "return [] if found is None else [found] if isinstance(found, int) else list(found)", "return []",
            "generation goes on after the end", ("generation",)),

@@ -169,6 +169,7 @@ class Shared:
         self.groups = groups(inputs)
         self.passes: list[Pass] = []
         self.parts: dict[tuple[int, int | None, int], torch.Tensor] = {}
+        self.over: dict[tuple[int, int | None, int], torch.Tensor] = {}  # which rows had ended at that step
         reads = [i for i in owner.uses.reads[index] if i in owner.uses.needed]
         self.reads = [(i, read) for i in reads if isinstance(read := owner.nodes[i], Read)]
 
@@ -186,6 +187,7 @@ class Shared:
             for key in flow.keys(index):
                 flow.release(key)
         self.parts.clear()
+        self.over.clear()
 
 
 class Pass:
@@ -261,6 +263,7 @@ class Pass:
         part = take(value, axes) if read.step == EACH else value
         if place not in shared.parts:
             shared.parts[place] = part.clone(memory_format=torch.contiguous_format)
+            shared.over[place] = self.ended
             self.owner.captured += 1
             self._deliver(index, read, step, axes)
         final = self.owner.uses.final[index]
@@ -280,19 +283,13 @@ class Pass:
         if not all(place in shared.parts or self._over(place[2]) for place in places):
             return
         pieces = [
-            (each.group, self._shown(each, shared.parts[index, step, n]))
+            (each.group, _shown(shared.parts[index, step, n], shared.over[index, step, n]))
             for n, each in enumerate(shared.passes)
             if (index, step, n) in shared.parts
         ]
         value = onto(shared.whole(read, self.step), axes, pieces, read.site)
         value = self.owner.flow._target(Ref(index), value)
         self.owner.flow.deliver((index, step), (value,))
-
-    def _shown(self, each: Pass, part: torch.Tensor) -> torch.Tensor:
-        """Rows that have ended read as 0."""
-        if not bool(each.ended.any()):
-            return part
-        return part * (~each.ended).to(part.dtype).reshape(-1, *[1] * (part.dim() - 1))
 
     def _over(self, number: int) -> bool:
         each = self.shared.passes[number]
@@ -383,6 +380,13 @@ class Pass:
         work["rows"] += first.shape[0]
         work["layer_tokens_asked"] += layers * tokens
         work["layer_tokens_done"] += layers * tokens
+
+
+def _shown(part: torch.Tensor, over: torch.Tensor) -> torch.Tensor:
+    """Rows that had ended before that step read as 0."""
+    if not bool(over.any()):
+        return part
+    return part.masked_fill(over.to(part.device).reshape(-1, *[1] * (part.dim() - 1)), 0)
 
 
 def _length(cache: Any) -> Any:
