@@ -83,6 +83,8 @@ def arithmetic(sketch: Sketch) -> Value:
         raise Misfit("no values")
     value, other = rng.choice(sketch.values), rng.choice(sketch.values)
     draw = rng.random()
+    wide = [each for each in sketch.values if sketch.shape(each.text)[-1:] == (sketch.card.sizes["d_model"],)]
+    value = rng.choice(wide) if wide and 0.6 <= draw < 0.75 else value
     last = sketch.shape(value.text)[-1] if sketch.look(value.text).dim() else 0
     if draw < 0.6 and last:
         template, feature = rng.choice(list(UNARY.items()))
@@ -280,7 +282,7 @@ def _own(
     if not shape or here.name == "scores":
         return None
     choices = ["torch.tanh({t}) * 1.2", "{t}.flip(0)", "{t}.roll(1, 0)", "{t} - {t}.mean(-1, keepdim=True)",
-               "torch.softmax({t}, -1)", "{t}.sort(-1).values", "{t}.cumsum(-1) * 0.3", "torch.where({t} > 0, {t}, 0.0)"]  # fmt: skip
+               "torch.softmax({t}, -1)", "{t}.sort(-1).values", "{t}.cumsum(-1) * 0.3", "torch.relu({t})"]  # fmt: skip
     text = sketch.rng.choice(choices).format(t=target)
     kinds = ["own"] + (["rows mixed"] if ("flip" in text or "roll" in text) and shape[0] > 1 else [])
     return text, frozenset([here.place]), kinds
