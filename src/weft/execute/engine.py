@@ -158,7 +158,7 @@ class Engine:
                     row, count = _keys_at(segment, depth)
                     rows.append(row)
                     valid.append(count)
-                if any(valid):
+                if any(valid) and store.keys:  # no keys: no layer was run, and none will be
                     found.append((store, rows, valid))
             return found
 
