@@ -16,8 +16,9 @@ from jaxtyping import Float
 
 @dataclass(frozen=True)
 class Store:
-    """Keys and values of shared rows, layer by layer: [B, K, L, D] each."""
+    """Keys and values of `rows` shared rows, layer by layer: [B, K, L, D] each."""
 
+    rows: int
     keys: dict[int, torch.Tensor]
     values: dict[int, torch.Tensor]
 
@@ -39,7 +40,7 @@ class Part:
     back: torch.Tensor | None
 
 
-def part(store: Store, row_of: torch.Tensor, valid: torch.Tensor, n_rows: int) -> Part | None:
+def part(store: Store, row_of: torch.Tensor, valid: torch.Tensor) -> Part | None:
     """The part for segments that name `row_of` [n], of whose keys the first `valid` [n] come before them."""
     longest = int(valid.max())
     if longest == 0:
@@ -54,7 +55,7 @@ def part(store: Store, row_of: torch.Tensor, valid: torch.Tensor, n_rows: int) -
     back = torch.empty(len(order), dtype=torch.long)
     back[order] = place[order] * width + within
     straight = bool((back == torch.arange(len(order))).all()) and len(order) == slots.numel()
-    whole = len(rows) == n_rows
+    whole = len(rows) == store.rows
     full = bool((valid == longest).all())
     return Part(
         store, None if whole else rows, slots, valid[slots.clamp(min=0)], longest, full, None if straight else back

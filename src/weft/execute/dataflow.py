@@ -14,7 +14,7 @@ import torch
 
 from weft.errors import ExecutionError, GradientError, WeftError
 from weft.execute import kernels
-from weft.execute.lazy import Picked, SiteValue, full
+from weft.execute.lazy import LAZY, SiteValue, full
 from weft.execute.needed import Uses
 from weft.ir.nodes import (
     EACH,
@@ -51,6 +51,7 @@ class Dataflow:
         self.nodes = experiment.nodes
         self.values: dict[Key, tuple[Any, ...]] = {}
         self.saved: dict[str, Any] = {}
+        self.needs = [tuple({ref.node for ref in operands(node)}) for node in self.nodes]
         self.stepped = self._stepped()
         self.consumers: dict[int, list[int]] = defaultdict(list)
         self.pending: dict[Key, int] = {}
@@ -67,15 +68,16 @@ class Dataflow:
             if isinstance(node, Read) and node.step == EACH:
                 found[index] = _options(self.nodes[node.run])["max_new_tokens"]
             elif not isinstance(node, Read):
-                counts = {found[ref.node] for ref in operands(node) if ref.node in found}
+                counts = {found[item] for item in self.needs[index] if item in found} if found else None
+                if not counts:
+                    continue
                 if len(counts) > 1:
                     raise self._error(
                         index, ExecutionError("values of every step of two generations of different lengths")
                     )
-                if counts and isinstance(node, Write) and node.prev.node not in found:
+                if isinstance(node, Write) and node.prev.node not in found:
                     raise self._error(index, ExecutionError("a value of every step cannot be written at a single step"))
-                if counts:
-                    found[index] = counts.pop()
+                found[index] = counts.pop()
         return found
 
     def keys(self, index: int) -> list[Key]:
@@ -83,22 +85,22 @@ class Dataflow:
 
     def _operand_keys(self, key: Key) -> set[Key]:
         index, step = key
-        found = {(ref.node, step if ref.node in self.stepped else None) for ref in operands(self.nodes[index])}
-        return {item for item in found if not isinstance(self.nodes[item[0]], Run)}
+        if not self.stepped:
+            return {(item, None) for item in self.needs[index]}
+        return {(item, step if item in self.stepped else None) for item in self.needs[index]}
 
     def _prepare(self) -> None:
         for index in sorted(self.uses.needed):
             node = self.nodes[index]
-            if isinstance(node, Run | Loop):
+            if isinstance(node, (Run, Loop)):
                 continue
             for key in self.keys(index):
                 wanted = self._operand_keys(key)
                 self.pending[key] = len(wanted) + (1 if isinstance(node, Read) else 0)
                 for item in wanted:
                     self.uses_left[item] += 1
-            for ref in set(operands(node)):
-                if index not in self.consumers[ref.node]:
-                    self.consumers[ref.node].append(index)
+            for item in self.needs[index]:
+                self.consumers[item].append(index)
         for run, writes in self.uses.writes.items():
             for index in [*writes, *self.uses.reads[run]]:
                 for key in self.keys(index):
@@ -204,7 +206,7 @@ class Dataflow:
 
     def _op(self, name: str, args: tuple[Any, ...], step: int | None) -> tuple[Any, ...]:
         first = self.held(args[0], step) if args and isinstance(args[0], Ref) else None
-        if isinstance(first, SiteValue | Picked):
+        if isinstance(first, LAZY):
             answer = first.op(name, self._args(args[1:], step))
             if answer is not None:
                 return (answer,)

@@ -118,7 +118,7 @@ class Engine:
         tokens = _packed_tokens(segments)
         for segment in segments:
             segment.last = last
-        store = Store({}, {})
+        store = Store(len(segments), {}, {})
         sweep = Sweep(self, segments, tokens, self._parents(segments), keep_keys=store)
         sweep.run(last, {site: (lambda value, s=site: found[s].append(value[0])) for site in keep})
         if not self.stores:
@@ -458,7 +458,7 @@ class Sweep:
         straight = bool((starts == starts[0] + length * torch.arange(len(starts))).all())
         parts: list[Part] = []
         for store, rows, valid in self.parents([segment for segment, _ in members]):
-            found = part(store, torch.tensor(rows), torch.tensor(valid), _n_rows(store))
+            found = part(store, torch.tensor(rows), torch.tensor(valid))
             if found is not None:
                 parts.append(found)
         return Group(tokens, int(starts[0]) if straight else None, tuple(parts))
@@ -519,10 +519,6 @@ def _keys_at(segment: Segment, depth: int) -> tuple[int, int]:
     if depth == 0:
         return parent.parent.number, parent.first
     return parent.number, segment.first - parent.first
-
-
-def _n_rows(store: Store) -> int:
-    return next(iter(store.keys.values())).shape[0]
 
 
 def _no_raw(path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

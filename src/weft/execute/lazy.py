@@ -225,9 +225,12 @@ def _plain(index: Any) -> bool:
     return isinstance(index, torch.Tensor) and index.dtype in (torch.int64, torch.int32)
 
 
+LAZY = (SiteValue, Picked)
+
+
 def full(value: Any) -> Any:
     """A value as a tensor."""
-    return value.full() if isinstance(value, SiteValue | Picked) else value
+    return value.full() if isinstance(value, LAZY) else value
 
 
 __all__ = ["Layout", "Patch", "Picked", "Ref", "SiteValue", "full", "mesh"]

@@ -169,6 +169,7 @@ class Shared:
         self.groups = groups(inputs)
         self.passes: list[Pass] = []
         self.parts: dict[tuple[int, int | None, int], torch.Tensor] = {}
+        self.told: set[tuple[int, int | None]] = set()
         self.over: dict[tuple[int, int | None, int], torch.Tensor] = {}  # which rows had ended at that step
         reads = [i for i in owner.uses.reads[index] if i in owner.uses.needed]
         self.reads = [(i, read) for i in reads if isinstance(read := owner.nodes[i], Read)]
@@ -265,7 +266,7 @@ class Pass:
             shared.parts[place] = part.clone(memory_format=torch.contiguous_format)
             shared.over[place] = self.ended
             self.owner.captured += 1
-            self._deliver(index, read, step, axes)
+            self._deliver(index, read, self.step)
         final = self.owner.uses.final[index]
         targeted = Ref(index) in self.owner.uses.targets
         if final == index and not targeted:
@@ -277,23 +278,24 @@ class Pass:
         new = self.group.rows_of(flow.values[key][0], axes, shared.whole(read, self.step))
         return _with(value, new, axes, read)
 
-    def _deliver(self, index: int, read: Read, step: int | None, axes: tuple[str, ...]) -> None:
-        shared = self.shared
-        places = [(index, step, each) for each in range(len(shared.groups))]
-        if not all(place in shared.parts or self._over(place[2]) for place in places):
+    def _deliver(self, index: int, read: Read, step: int) -> None:
+        """Tell the dataflow a site's value at a step, once every pass of the run has been there or ended before."""
+        shared, key = self.shared, (index, step if read.step == EACH else None)
+        places = [(*key, number) for number in range(len(shared.groups))]
+        if key in shared.told or not all(p in shared.parts or self._over(p[2], step) for p in places):
             return
         pieces = [
-            (each.group, _shown(shared.parts[index, step, n], shared.over[index, step, n]))
-            for n, each in enumerate(shared.passes)
-            if (index, step, n) in shared.parts
+            (each.group, _shown(shared.parts[place], shared.over[place]))
+            for each, place in zip(shared.passes, places, strict=True)
+            if place in shared.parts
         ]
-        value = onto(shared.whole(read, self.step), axes, pieces, read.site)
-        value = self.owner.flow._target(Ref(index), value)
-        self.owner.flow.deliver((index, step), (value,))
+        shared.told.add(key)
+        value = onto(shared.whole(read, step), shared.card.by_site[read.site][1].axes, pieces, read.site)
+        self.owner.flow.deliver(key, (self.owner.flow._target(Ref(index), value),))
 
-    def _over(self, number: int) -> bool:
+    def _over(self, number: int, step: int) -> bool:
         each = self.shared.passes[number]
-        return each.done and each.step <= self.step
+        return each.done and each.step <= step
 
     def _chain(self, final: int) -> list[int]:
         found = []
@@ -341,6 +343,9 @@ class Pass:
     def _finish(self) -> None:
         self.done = True
         shared = self.shared
+        reads = dict(shared.reads)
+        for index, step, _ in list(shared.parts):  # what waited for this pass, which has ended before it came there
+            self._deliver(index, reads[index], (reads[index].step or 0) if step is None else step)
         if not all(each.done for each in shared.passes):
             return
         if shared.generates:

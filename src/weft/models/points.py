@@ -36,7 +36,8 @@ def points(family: Family, module: nn.Module, sizes: dict[str, int], offer: Offe
     build.add("after", "", [Site("logits")], build.plain(Site("logits")))
     build.add("before", f"{family.layers}.0", [Site("embed")], build.plain(Site("embed")))
     build.add("after", family.final_norm, [Site("final_norm")], build.plain(Site("final_norm")))
-    for layer in range(sizes["n_layers"]):
+    layers = range(sizes["n_layers"]) if wanted is None else sorted({s.layer for s in wanted if s.layer is not None})
+    for layer in layers:
         build.layer(layer)
     return build.found
 
