@@ -282,7 +282,8 @@ def _register(target: nn.Module, side: str, change: Change, once: bool) -> Any:
             return change(output)
         if isinstance(output, tuple):
             return (change(output[0]), *output[1:])
-        output.logits = change(output.logits)
+        first = next(iter(output))  # a ModelOutput
+        output[first] = change(output[first])
         return output
 
     return target.register_forward_hook(after)

@@ -57,7 +57,13 @@ def _per_row(rng: random.Random, axes: tuple[str, ...], shape: tuple[int, ...], 
     if rng.random() < 0.3:
         place = f"{run}.at({rng.randrange(-least, 0)})"
     rest = ", " + str(rng.randrange(shape[2])) if len(shape) > 2 and rng.random() < 0.4 else ""
-    return Region(f"[{run}.rows, {place}{rest}]", "per row")
+    rows = f"{run}.rows"
+    turned = rng.random()
+    if turned < 0.2:
+        rows, place = f"{rows}.flip(0)", f"{place}.flip(0)"
+    elif turned < 0.4:
+        place = f"{place} - {run}.pos"  # counted from the end
+    return Region(f"[{rows}, {place}{rest}]", "per row")
 
 
 def _box(rng: random.Random, axes: tuple[str, ...], shape: tuple[int, ...], least: int, write: bool) -> Region:

@@ -66,7 +66,7 @@ def report(mutant: Mutant, source: Path, whole: Whole) -> bool:
         (copy / "weft" / mutant.file).write_text(text.replace(mutant.old, mutant.new))
         has = whole.features
         ordered = sorted(has, key=lambda seed: (not set(mutant.features) & set(has[seed]), seed))
-        args = ["--seeds", *map(str, ordered), "--planned", *map(str, whole.planned)]
+        args = ["--seeds", *map(str, (*mutant.seeds, *ordered)), "--planned", *map(str, whole.planned)]
         try:
             found = trial(copy, args)
         except subprocess.TimeoutExpired:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Mutant(NamedTuple):
-    """One fault. `features`: draws with any of these are tried first (all others after them)."""
+    """One fault. `features`: draws with any of these are tried first; before them `seeds`, where few draws notice."""
 
     name: str
     file: str
@@ -15,6 +15,7 @@ class Mutant(NamedTuple):
     new: str
     breaks: str
     features: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
 
 
 REFERENCE = [
@@ -31,7 +32,7 @@ REFERENCE = [
            "take(changed, axes).copy_(new)", "changed[:, :1].copy_(new)",
            "an edit at each step goes to the first position of the prompt's pass", ("edit at each",)),
     Mutant("ended rows read on", "execute/reference.py",
-           "if not bool(each.ended.any()):\n            return part", "if True:\n            return part",
+           "if not bool(over.any()):", "if True:",
            "rows that have ended do not read as 0", ("read at each", "read at a step")),
     Mutant("one cache for a step made twice", "execute/reference.py",
            "layer.crop(min(0, before - layer.get_seq_length()))", "pass",
@@ -180,7 +181,7 @@ ENGINE = [
            "a suffix does not see the base's last key", ("sweep", "write: last")),
     Mutant("the first parent's row for all", "execute/engine.py",
            "return parent.parent.number, parent.first", "return 0, parent.first",
-           "branches attend to another prompt's beginning", ("shared prefix",)),
+           "branches attend to another prompt's beginning", ("long prefix",), (733, 743, 834)),
     Mutant("keys of another's row", "execute/attend.py",
            "back[order] = place[order] * width + within", "back[order] = place * width + within",
            "segments are given one another's scores", ("batch", "several runs")),
@@ -214,7 +215,7 @@ ENGINE = [
            "reads after a write give the version before it", ("several writes to one site", "an old version read")),
     Mutant("a patch in another order", "execute/lazy.py",
            "patch.values[order[place[hit]]] if len", "patch.values[place[hit]] if len",
-           "per-row writes in another order are read wrongly", ("write: per row", "write: list")),
+           "per-row writes in another order are read wrongly", ("write: per row", "write: list"), (321, 571)),
     Mutant("padding not zero", "execute/lazy.py", "if bool(missing.any()):", "if False:",
            "padding reads as some token's numbers", ("ragged",)),
     Mutant("negative rows", "execute/lazy.py",
