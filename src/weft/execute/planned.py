@@ -50,6 +50,7 @@ def _run(
     uses = Uses(experiment, order)
     with frozen(loaded.module) if uses.with_grad else nullcontext():
         interpreter = Interpreter(loaded, experiment, uses, progress, cancelled)
+        interpreter.lean = order is not None
         found = _plan(loaded, experiment, uses, reason)
         interpreter.flow.start()
         notes = _notes(found)

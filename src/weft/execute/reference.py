@@ -36,6 +36,10 @@ class NotYet(Exception):
     """A pass has come to a value that is not there yet."""
 
 
+class Enough(Exception):
+    """A lean pass has come to the last site that anybody reads."""
+
+
 def run(
     loaded: Any,
     experiment: Experiment,
@@ -80,6 +84,7 @@ class Interpreter:
         self.progress = progress or (lambda done, text: None)
         self.cancelled = cancelled or (lambda: False)
         self.captured = self.finished = 0
+        self.lean = False  # no more of the model than is read: not the oracle's way
         self.applied: set[int] = set()
         self.without_effect: set[int] = set()
         self.work = {"runs": 0, "passes": 0, "rows": 0, "layer_tokens_asked": 0, "layer_tokens_done": 0}
@@ -224,11 +229,29 @@ class Pass:
         graph = any(index in self.owner.uses.with_grad for index, _ in self.shared.reads)
         taps = self._taps(graph)
         inputs = self._inputs()
-        with torch.set_grad_enabled(graph), self.owner.attention(), tapped(self.owner.loaded, taps):
-            logits = self.owner.loaded.forward(inputs, cache=self.cache)
+        lean = self.owner.lean and not any(site.name == "logits" or site.path for site in taps)
+        if lean and taps and not self.shared.generates:
+            self._stop_at_last(taps)
+        try:
+            with torch.set_grad_enabled(graph), self.owner.attention(), tapped(self.owner.loaded, taps):
+                logits = self.owner.loaded.forward(inputs, cache=self.cache, last_only=lean)
+        except Enough:
+            logits = None
         self._count(next(iter(inputs.values())))
         if self.shared.generates:
+            assert logits is not None
             self._choose(logits)
+
+    def _stop_at_last(self, taps: dict[Site, Callable[[torch.Tensor], torch.Tensor | None]]) -> None:
+        """Have the pass end with the last site that is tapped."""
+        last = max(taps, key=lambda site: self.shared.card.by_site[site][0])
+        tap = taps[last]
+
+        def stop(value: torch.Tensor) -> None:
+            tap(value)
+            raise Enough
+
+        taps[last] = stop
 
     def _inputs(self) -> dict[str, torch.Tensor]:
         if not self.shared.generates:

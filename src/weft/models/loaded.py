@@ -7,6 +7,7 @@ loaded.card.sizes["n_layers"], loaded.param("W_O[3]"), loaded.apply("unembed", x
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -79,13 +80,20 @@ class Loaded:
                 reason = self.card.absent.get(site.name, "see model.sites() for those it has")
                 raise SiteError(f"{self.name} has no site {site}: {reason}")
 
-    def forward(self, inputs: dict[str, torch.Tensor], cache: Any = None) -> Any:
+    def forward(self, inputs: dict[str, torch.Tensor], cache: Any = None, last_only: bool = False) -> Any:
         """Run the module. Decoders take `tokens` [batch, pos] (or `embeddings`), and `start` [batch] where rows are
-        padded on the left; they give the logits. Raw modules take and give what is theirs."""
+        padded on the left; they give the logits (`last_only`: of the last position alone, where the model can be told
+        so). Raw modules take and give what is theirs."""
         with lock_of(self.module):
             if self.kind != "decoder":
                 return self.module(**inputs)
-            return self.module(**self._arguments(inputs, cache)).logits
+            keep = {"logits_to_keep": 1} if last_only and self._keeps else {}
+            return self.module(**self._arguments(inputs, cache), **keep).logits
+
+    @cached_property
+    def _keeps(self) -> bool:
+        """Whether the model can be told to make the last position's logits alone."""
+        return "logits_to_keep" in inspect.signature(self.module.forward).parameters
 
     def _arguments(self, inputs: dict[str, torch.Tensor], cache: Any) -> dict[str, Any]:
         given = {_INPUTS.get(name, name): value.to(self.device) for name, value in inputs.items()}
