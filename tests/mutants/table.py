@@ -33,7 +33,7 @@ REFERENCE = [
            "an edit at each step goes to the first position of the prompt's pass", ("edit at each",)),
     Mutant("ended rows read on", "execute/reference.py",
            "if not bool(over.any()):", "if True:",
-           "rows that have ended do not read as 0", ("read at each", "read at a step")),
+           "rows that have ended do not read as 0", ("read at each", "read at a step"), (218, 440)),
     Mutant("one cache for a step made twice", "execute/reference.py",
            "layer.crop(min(0, before - layer.get_seq_length()))", "pass",
            "a step given up and made again finds its own keys in the cache", ("a step that waits",)),

@@ -14,7 +14,7 @@ from tests.generated.hooks_oracle import Unsupported, check
 
 import weft.execute.planned
 
-SEEDS, TRIED, HOOKED = 160, 50, 25
+SEEDS, TRIED, HOOKED = 160, 50, 50
 
 
 def main() -> None:
