@@ -50,6 +50,7 @@ def fixed_point(experiment: Experiment) -> dict[str, torch.Tensor]:
         raise Unsupported("what is written is not known before the model has run")
     model, module = model_of(experiment.which), module_of(experiment.which)
     names, known, added = names_of(experiment), {}, {}
+    settled: int | None = None
     with torch.set_grad_enabled("gradients" in experiment.features), frozen(module):
         for number in range(ROUNDS):
             session, saved, backward = statements(experiment, model, dict(names), known, added)
@@ -60,7 +61,9 @@ def fixed_point(experiment: Experiment) -> dict[str, torch.Tensor]:
             for generation in session.generations:
                 came |= generated(module, experiment.which.family, generation, hidden)
             same = came.keys() == known.keys() and all(_same(came[key], known[key]) for key in came)
-            if same and number > 1:
+            settled = number if settled is None and same else settled
+            # Gradients need the rounds that a path goes through to be right, so as many again.
+            if settled is not None and number >= (2 * settled + 2 if "gradients" in experiment.features else settled):
                 return _differentiated(saved) | _at_leaves(experiment, names, backward) | hidden
             known = came
     raise AssertionError(f"no fixed point after {ROUNDS} rounds")
