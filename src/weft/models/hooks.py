@@ -214,6 +214,8 @@ class _Hooks:
                 self.open.clear()
             self.open.setdefault(path, []).append(self.calls[path])
             self.calls[path] += 1
+            if not own and not self.wants(path):
+                return None
             merged = structure.arguments(args, kwargs)
             merged = _through(merged, own, None)
             if self.wants(path):
@@ -231,6 +233,8 @@ class _Hooks:
             call = self.open[path].pop()
             if self.wants(path):
                 output = self._raw(output, path, "module.output", call)
+            if not own:
+                return output
             given = next(iter(structure.full_names(structure.arguments(args, kwargs)).values()), None)
             return _through(output, own, given)
 
@@ -247,6 +251,10 @@ class _Hooks:
 def _through(value: Any, own: list[Any], given: torch.Tensor | None) -> Any:
     """`value` with its first tensor passed through each point."""
     for point in own:
+        if isinstance(value, torch.Tensor):
+            new = point(value, given)
+            value = value if new is None else new
+            continue
         name, first = next(iter(structure.full_names(value).items()))
         new = point(first, given)
         if new is not None:
