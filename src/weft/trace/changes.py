@@ -82,7 +82,7 @@ def copy(func: Any, args: Any, kwargs: Any) -> Any:
     x, source = args[0], args[1]
     if type(x) is not Traced:
         return outside(func, args, kwargs, [source])
-    return put(x, source)
+    return put(x, source if isinstance(source, torch.Tensor) else torch.tensor(source, dtype=x._sig[0]))
 
 
 def fill(func: Any, args: Any, kwargs: Any) -> Any:

@@ -203,14 +203,11 @@ def _getitem(x: Any, index: Any) -> Any:
 
 
 def _setitem(x: Any, index: Any, value: Any) -> None:
-    if type(x) is Traced and (key := viewing.basic(index)) is not None:
-        place = viewing.indexed(x, key)
-        if place is not None and isinstance(value, torch.Tensor | int | float):
-            changes.assign(place, value)
-            return
-        if place is None:
-            viewing.remember(x, key, _taken_apart(torch.Tensor.__getitem__, (x, index), {}))
-    _taken_apart(torch.Tensor.__setitem__, (x, index, value), {})
+    """Always by the view that reading there gives, met before or not: the same code must give the same program."""
+    if type(x) is Traced and isinstance(value, torch.Tensor | int | float) and viewing.basic(index) is not None:
+        changes.assign(_getitem(x, index), value)
+    else:
+        _taken_apart(torch.Tensor.__setitem__, (x, index, value), {})
 
 
 def _view_of(func: Any) -> Any:

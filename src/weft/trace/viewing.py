@@ -71,6 +71,8 @@ def _look(func: Any, x: Traced, args: Any, kwargs: Any) -> _Seen:
         raise kind(f"{step.op} does not fit {x.tensor_type}: {error.message}", where=where()) from None
     except WeftError as error:
         raise error.at(where()) from None
+    if (found.sizes, found.strides, found.offset) == (size, stride, 0) and step.op != "detach":
+        return (), x._sig, 0  # nothing is left out or turned round: PyTorch itself makes no view of some of these
     return (step,), (dtype, found.sizes, found.strides), found.offset
 
 
