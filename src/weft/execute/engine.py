@@ -6,6 +6,8 @@
 A run's site has the base's numbers before its fork and its own after it. What the user's operations ask of a site is
 delivered to the dataflow as a `SiteValue`, which is put together only where they look; what they write is put into the
 packed tokens before the layer goes on.
+
+The file stays whole: the base, the forks and the sweep over the layers share one numbering of tokens, and are read together.
 """
 
 from __future__ import annotations

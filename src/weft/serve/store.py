@@ -1,7 +1,7 @@
 """Where files stay: posted experiments while they wait, and records for good.
 
     store = FolderStore(Path("~/.weft/store"))
-    store.put("records/ab12.safetensors", Path("/tmp/new"))
+    store.put("records/ab12.safetensors", Path("new.safetensors"))
     store.open("records/ab12.safetensors")
 
 Keys are made by the server, of hashes and ids: nothing a user names becomes part of a path.
