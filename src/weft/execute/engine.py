@@ -6,8 +6,6 @@
 A run's site has the base's numbers before its fork and its own after it. What the user's operations ask of a site is
 delivered to the dataflow as a `SiteValue`, which is put together only where they look; what they write is put into the
 packed tokens before the layer goes on.
-
-The file stays whole: the base, the forks and the sweep over the layers share one numbering of tokens, and are read together.
 """
 
 from __future__ import annotations
@@ -19,17 +17,16 @@ from typing import Any
 
 import torch
 
-from weft.errors import JobCancelledError
-from weft.execute.attend import Group, Part, Store, attend, part, stored
+from weft.execute.attend import Store
 from weft.execute.dataflow import Dataflow
 from weft.execute.lazy import Layout, Patch, SiteValue
 from weft.execute.needed import Uses
-from weft.execute.packed import Arguments, Packed
+from weft.execute.packed import Packed
 from weft.execute.readings import Reading, reading_of
+from weft.execute.sweep import Sweep
 from weft.execute.tree import Row, Segment, Tree, fork_from, tree, without
 from weft.ir.nodes import Node, Read, Site, Write
-from weft.models.hooks import installed
-from weft.plan.forks import IN_LAYER, Fork
+from weft.plan.forks import Fork
 
 MOST_TOKENS = 8192
 """Packed tokens of a fork pass: more are done in several passes."""
@@ -98,7 +95,7 @@ class Engine:
         """Run every distinct row once, and tell the dataflow what unedited runs read."""
         entries = {fork.layer for fork in self.forks if self._enters(fork)}
         keep = {site for run in self.runs.values() for site in run.reads if site.name not in ("final_norm", "logits")}
-        keep |= {self._entry(layer) for layer in entries}
+        keep |= {self.entry(layer) for layer in entries}
         last = max((fork.last for fork in self.forks), default=-1)
         wants_end = any(site.name in ("final_norm", "logits") for run in self.runs.values() for site in run.reads)
         if wants_end:
@@ -127,7 +124,7 @@ class Engine:
             self.root_tokens = tokens
         self.stores.append(store)
 
-    def _entry(self, layer: int) -> Site:
+    def entry(self, layer: int) -> Site:
         """The site whose value enters a layer."""
         return Site("embed") if layer == 0 else Site("resid_post", layer - 1)
 
@@ -336,150 +333,6 @@ class Engine:
             self._deliver(index, replace(value, ready=Patch(read.rows, read.positions, rows)))
 
 
-class Sweep:
-    """One pass over the layers. Segments enter at their layer and leave after their last."""
-
-    def __init__(
-        self, engine: Engine, segments: list[Segment], tokens: int, parents: Any, keep_keys: Store | None = None
-    ) -> None:
-        self.engine, self.segments, self.parents, self.keep_keys = engine, segments, parents, keep_keys
-        self.count = tokens
-        self.active: list[Segment] = []
-        self.lookup = torch.full((tokens + 1,), -1)  # pass token → active token; the last entry stands for "none"
-        self.groups: list[Group] = []
-        self.site_taps: dict[Site, Callable[[torch.Tensor], Any]] = {}
-
-    def places(self, own: torch.Tensor) -> torch.Tensor:
-        """A run's tokens among those active now."""
-        return self.lookup[own]
-
-    def run(self, last: int, taps: dict[Site, Callable[[torch.Tensor], Any]]) -> None:
-        """Go through the layers up to `last`, calling the taps as their sites pass."""
-        engine, packed = self.engine, self.engine.packed
-        self.site_taps = taps
-        inner = {site for site in taps if site.name in IN_LAYER}
-        ids = torch.tensor([token for segment in self.segments for token in segment.row[segment.first :]])
-        positions = torch.cat([torch.arange(segment.first, len(segment.row)) for segment in self.segments])
-        engine.work.passes += 1
-        engine.work.rows += len(self.segments)
-        with packed.open():
-            arguments = packed.arguments(ids, positions)
-            packed.attend = self._attend
-            with installed(
-                engine.loaded.module, engine.loaded.family, engine.loaded.card.sizes, inner, self._inner, _no_raw
-            ):
-                self._layers(last, arguments)
-
-    def _layers(self, last: int, arguments: Arguments) -> None:
-        engine = self.engine
-        hidden = arguments.hidden[:, :0]
-        for layer in range(last + 2):
-            if engine.cancelled():
-                raise JobCancelledError("the job was cancelled while it ran")
-            hidden = self._enter(layer, hidden, arguments)
-            hidden = self._pass_site(layer, hidden)
-            if layer > last:
-                break
-            hidden = self._leave(layer, hidden)
-            if self.active:
-                args, kwargs = arguments.at(self._ids())
-                hidden = engine.packed.layer(layer, hidden, args, kwargs)
-                engine.work.done += hidden.shape[1]
-                engine.work.flops += 2 * hidden.shape[1] * engine.packed.weights[layer]
-
-    def _pass_site(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        """The stream between two layers is a site: of the layer before, or the embedding."""
-        tap = self.site_taps.get(self.engine._entry(layer))
-        changed = tap(hidden) if tap is not None and self.active else None
-        return hidden if changed is None else changed
-
-    def _enter(self, layer: int, hidden: torch.Tensor, arguments: Arguments) -> torch.Tensor:
-        """Take in the segments that begin here."""
-        enter = [segment for segment in self.segments if segment.layer == layer]
-        if not enter:
-            return hidden
-        fresh = self._entering(enter, layer, arguments)
-        hidden = torch.cat([hidden, fresh], 1) if self.active else fresh
-        self._set_active(self.active + enter)
-        return hidden
-
-    def _leave(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        """Let those go whose last layer is past."""
-        stay = [segment for segment in self.active if segment.last >= layer]
-        if len(stay) == len(self.active):
-            return hidden
-        hidden = hidden.index_select(1, self._places_of(stay))
-        self._set_active(stay)
-        return hidden
-
-    def _set_active(self, segments: list[Segment]) -> None:
-        self.active = segments
-        at = 0
-        self.lookup.fill_(-1)
-        for segment in segments:
-            self.lookup[segment.at : segment.at + segment.length] = torch.arange(at, at + segment.length)
-            at += segment.length
-        self.groups = self._grouped()
-
-    def _places_of(self, segments: list[Segment]) -> torch.Tensor:
-        return torch.cat([self.lookup[s.at : s.at + s.length] for s in segments]) if segments else torch.empty(0).long()
-
-    def _entering(self, segments: list[Segment], layer: int, arguments: Arguments) -> torch.Tensor:
-        """What enters the layer is the base's, from the fork's position on."""
-        pass_tokens = torch.cat([torch.arange(s.at, s.at + s.length) for s in segments])
-        if layer == 0:
-            return arguments.hidden.index_select(1, pass_tokens)
-        saved = self.engine.saved[self.engine._entry(layer)]
-        places = []
-        for segment in segments:
-            run = self.engine.runs[segment.run]
-            at = run.fork.starts[segment.run_row] + segment.first
-            places.append(run.shared[segment.run_row, at : at + segment.length])
-        return saved.index_select(0, torch.cat(places))[None]
-
-    def _ids(self) -> torch.Tensor | None:
-        if len(self.active) == len(self.segments):
-            straight = all(a is b for a, b in zip(self.active, self.segments, strict=True))
-            if straight:
-                return None
-        return torch.cat([torch.arange(s.at, s.at + s.length) for s in self.active])
-
-    # -- attention -------------------------------------------------------------------------------------------------------
-
-    def _grouped(self) -> list[Group]:
-        by_length: dict[int, list[tuple[Segment, int]]] = defaultdict(list)
-        at = 0
-        for segment in self.active:
-            by_length[segment.length].append((segment, at))
-            at += segment.length
-        return [self._group(length, members) for length, members in by_length.items()]
-
-    def _group(self, length: int, members: list[tuple[Segment, int]]) -> Group:
-        starts = torch.tensor([at for _, at in members])
-        tokens = starts[:, None] + torch.arange(length)
-        straight = bool((starts == starts[0] + length * torch.arange(len(starts))).all())
-        parts: list[Part] = []
-        for store, rows, valid in self.parents([segment for segment, _ in members]):
-            found = part(store, torch.tensor(rows), torch.tensor(valid))
-            if found is not None:
-                parts.append(found)
-        return Group(tokens, int(starts[0]) if straight else None, tuple(parts))
-
-    def _attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
-        if self.keep_keys is not None:
-            starts, at = [], 0
-            for segment in self.active:
-                starts.append(at)
-                at += segment.length
-            lengths = [segment.length for segment in self.active]
-            self.keep_keys.keys[layer] = stored(k, starts, lengths)
-            self.keep_keys.values[layer] = stored(v, starts, lengths)
-        return attend(self.groups, layer, q, k, v, scale)
-
-    def _inner(self, site: Site, value: torch.Tensor) -> torch.Tensor | None:
-        return self.site_taps[site](value) if site in self.site_taps else None
-
-
 def _alone(forks: tuple[Fork, ...], layers: int, enters: Callable[[Fork], bool]) -> dict[Row, int]:
     """Rows that are cheaper run whole by each of their users than once for all with a suffix for each, and the first
     position edited in each."""
@@ -521,10 +374,6 @@ def _keys_at(segment: Segment, depth: int) -> tuple[int, int]:
     if depth == 0:
         return parent.parent.number, parent.first
     return parent.number, segment.first - parent.first
-
-
-def _no_raw(path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {}
 
 
 def _or(first: torch.Tensor | None, second: torch.Tensor) -> torch.Tensor:
