@@ -38,6 +38,8 @@ REFS, VIEW = (
     for each in (REF, st.builds(n.ViewStep, TEXT, st.lists(VIEW_ARG, max_size=3).map(tuple)))
 )
 SITE = st.builds(n.Site, TEXT, st.none() | COUNT, TEXT, COUNT, TEXT)
+INSIDE = st.lists(st.builds(n.Param, TEXT) | st.builds(n.Const, st.just(ints([1, 2]))), max_size=2).map(tuple)
+OPTIONS = st.lists(st.tuples(TEXT, ARG), max_size=2).map(tuple)
 NODE = st.one_of(
     st.builds(n.Run, TEXT, st.lists(st.tuples(TEXT, REF), max_size=2).map(tuple),
               st.lists(st.tuples(TEXT, ARG), max_size=2).map(tuple)),
@@ -51,7 +53,8 @@ NODE = st.one_of(
     st.builds(n.Grad, REF, REFS),
     st.builds(n.Save, TEXT, REF),
     st.builds(n.Keep, TEXT, REF),
-    st.builds(n.Loop, st.builds(n.Param, TEXT).map(lambda p: (p,)), REFS, REFS, COUNT),
+    st.builds(n.Slot, TEXT, COUNT),
+    st.builds(n.Loop, INSIDE, REFS, INSIDE, REFS, REFS, REFS, REFS, REFS, COUNT, COUNT, OPTIONS),
 )  # fmt: skip
 EXPERIMENT = st.lists(NODE, max_size=8).map(lambda nodes: n.Experiment(tuple(nodes)))
 

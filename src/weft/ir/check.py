@@ -20,6 +20,7 @@ from weft.ir.card import Card
 from weft.ir.causality import Dependencies, check_causality
 from weft.ir.complete import Gradients, shown
 from weft.ir.limits import DEFAULT, Limits, hold
+from weft.ir.loops import Given, Inside, check_loop
 from weft.ir.nodes import (
     EACH,
     Apply,
@@ -37,6 +38,7 @@ from weft.ir.nodes import (
     Run,
     Save,
     Site,
+    Slot,
     Update,
     ViewStep,
     Write,
@@ -74,13 +76,7 @@ def check(experiment: Experiment, card: Card, limits: Limits = DEFAULT, *, card_
     """
     hold(limits, "nodes", len(experiment.nodes))
     checker = _Checker(experiment, card, limits, card_for)
-    for index, node in enumerate(experiment.nodes):
-        try:
-            checker.take(index, node)
-        except Exception as error:  # a rule that stumbles over hostile arguments must not take the service with it
-            raise _located(error, index, node, experiment) from None
-    check_causality(experiment.nodes, checker.order_of, experiment.where)
-    checker.check_gradients()
+    checker.take_all()
     return checker.result()
 
 
@@ -90,6 +86,7 @@ class _Checker:
     def __init__(self, experiment: Experiment, card: Card, limits: Limits, card_for: CardFor | None) -> None:
         self.experiment, self.nodes = experiment, experiment.nodes
         self.card, self.limits, self.card_for = card, limits, card_for
+        self.slots: Mapping[tuple[str, int], Given] = {}  # inside a loop
         self.types: list[Types] = []
         self.each: list[int | None] = []  # the generation of whose every step a value is
         self.runs: dict[int, RunInfo] = {}
@@ -100,6 +97,16 @@ class _Checker:
         self.extremes: Extremes = {}
         self.current: int | None = None  # `each` of the node being taken
         self.values = self.total_bytes = self.flops = self.layer_tokens = 0
+
+    def take_all(self) -> None:
+        """Check every node, and then what only the whole program shows."""
+        for index, node in enumerate(self.nodes):
+            try:
+                self.take(index, node)
+            except Exception as error:  # a rule that stumbles over hostile arguments must not take the service with it
+                raise _located(error, index, node, self.experiment) from None
+        check_causality(self.nodes, self.order_of, self.experiment.where)
+        self.check_gradients()
 
     def take(self, index: int, node: Node) -> None:
         """Check one node and note the types of its outputs."""
@@ -139,6 +146,9 @@ class _Checker:
             const = self.nodes[ref.node]
             if name in inputs:
                 raise ProgramError(f"the input {name[:40]!r} is given twice")
+            if isinstance(const, Slot) and const.kind == "batch":
+                inputs[name] = self.slots[const.kind, const.index]
+                continue
             if not isinstance(const, Const):
                 raise ProgramError(f"the input {name[:40]!r} must be a constant, not {shown(ref)}")
             inputs[name] = const.data
@@ -235,7 +245,48 @@ class _Checker:
         self.types.append(())
         return False
 
-    def later(self, index: int, node: Keep | Loop) -> NoReturn:
+    def slot(self, index: int, node: Slot) -> bool:
+        found = self.slots.get((node.kind, node.index))
+        if found is None:
+            raise ProgramError(f"slot {node.kind[:20]} {node.index} is in no loop that has it")
+        self.types.append((found.type,))
+        return False
+
+    def loop(self, index: int, node: Loop) -> bool:
+        for at, other in enumerate(self.nodes):
+            if at != index and not isinstance(other, Const | Save):
+                raise ProgramError(
+                    f"node {at} is a {KIND_OF[type(other)]}: an experiment with a loop has besides it constants and saves "
+                    "alone; what the loop needs of the model belongs into its body"
+                )
+        found, body = check_loop(node, self.type, self._data, self._inside, self.limits)
+        steps = node.steps - node.start
+        self.flops += body.flops * 3 * steps  # a gradient takes about twice as much as the value
+        self.layer_tokens += body.layer_tokens * steps
+        hold(self.limits, "flops", self.flops)
+        hold(self.limits, "layer_tokens", self.layer_tokens)
+        self.types.append(found.types)
+        return True
+
+    def _data(self, ref: Ref) -> ConstantData:
+        const = self.nodes[ref.node]
+        if not isinstance(const, Const):
+            raise ProgramError(f"{shown(ref)} must be a constant: a loop takes its rows of it")
+        return const.data
+
+    def _inside(self, nodes: tuple[Node, ...], slots: Mapping[tuple[str, int], Given]) -> Inside:
+        """Check what is inside a loop, as a program of its own."""
+        hold(self.limits, "nodes", len(self.nodes) + len(nodes))
+        inner = _Checker(Experiment(nodes), self.card, self.limits, self.card_for)
+        inner.slots = slots
+        try:
+            inner.take_all()
+        except WeftError as error:
+            error.details["body"] = error.details.pop("node", None)
+            raise
+        return Inside(tuple(inner.types), inner.flops, inner.layer_tokens)
+
+    def later(self, index: int, node: Keep) -> NoReturn:
         raise ProgramError(f"{KIND_OF[type(node)]!r} has its place in the schema, but this version does not run it")
 
     # -- what the rules share -----------------------------------------------------------------------------------------
@@ -320,8 +371,8 @@ class _Checker:
 
 _RULES: dict[type, Callable[[_Checker, int, Any], bool]] = {
     Run: _Checker.run, Read: _Checker.read, Write: _Checker.write, Op: _Checker.op, Update: _Checker.update,
-    Const: _Checker.const, Param: _Checker.param, Apply: _Checker.apply, Grad: _Checker.grad, Loop: _Checker.later,
-    Save: _Checker.save, Keep: _Checker.later,
+    Const: _Checker.const, Param: _Checker.param, Apply: _Checker.apply, Grad: _Checker.grad, Loop: _Checker.loop,
+    Slot: _Checker.slot, Save: _Checker.save, Keep: _Checker.later,
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from weft.ir.constant import BytesConstant, NamedConstant, digest_of
 from weft.ir.container import pack, unpack
 from weft.ir.hash import program_bytes
 from weft.ir.limits import DEFAULT, Limits, hold
-from weft.ir.nodes import SCHEMA, Const, ConstantData, Experiment, Node
+from weft.ir.nodes import SCHEMA, Const, ConstantData, Experiment, Node, all_nodes
 from weft.ir.types import TensorType
 from weft.ir.wire import KIND_OF, decode_node
 
@@ -30,7 +30,7 @@ _ARRAYS_PER_NODE = 24
 
 def constants_of(experiment: Experiment) -> dict[str, ConstantData]:
     """The experiment's constants by digest."""
-    return {node.data.digest(): node.data for node in experiment.nodes if isinstance(node, Const)}
+    return {node.data.digest(): node.data for node in all_nodes(experiment.nodes) if isinstance(node, Const)}
 
 
 def encode(experiment: Experiment) -> bytes:
@@ -89,7 +89,7 @@ def _program(program: bytes, constants: dict[str, BytesConstant], limits: Limits
     nodes = tuple(_node(index, each, constants) for index, each in enumerate(listed))
     if strictjson.dump(data) != program:
         raise FormatError("the program is not canonical JSON: keys sorted, no spaces, each number in its shortest form")
-    unused = constants.keys() - {node.data.digest() for node in nodes if isinstance(node, Const)}
+    unused = constants.keys() - {node.data.digest() for node in all_nodes(nodes) if isinstance(node, Const)}
     if unused:
         raise FormatError(f"the tensor {min(unused)[:12]!r}… is used by no node of the program")
     return nodes

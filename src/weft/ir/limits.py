@@ -31,6 +31,7 @@ class Limits:
     max_new_tokens: int = 4096
     name_length: int = 200
     gradient_visits: int = 1_000_000
+    loop_steps: int = 1_000_000
 
 
 WORDS: dict[str, str] = {
@@ -48,6 +49,7 @@ WORDS: dict[str, str] = {
     "max_new_tokens": "new tokens in one generation",
     "name_length": "characters in one name",
     "gradient_visits": "nodes visited to check all gradients",
+    "loop_steps": "steps of one training loop",
 }
 
 DEFAULT = Limits()

@@ -1,7 +1,7 @@
 """What an experiment is made of: a list of nodes in the order written.
 
     experiment ::= node*
-    node       ::= run | read | write | op | update | const | param | apply | grad | loop | save | keep
+    node       ::= run | read | write | op | update | const | param | apply | grad | loop | slot | save | keep
     operand    ::= %n | %n.k                     the (k-th) value of node n, always an earlier node
     site       ::= name[layer] | module(path).input | module(path).output
 
@@ -169,13 +169,38 @@ class Grad:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """Inside a loop, what differs from step to step: carried value number `index` as it stands ("carried"), or the
+    rows of table number `index` that this step has ("batch")."""
+
+    kind: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
-    """A traced body with carried values. Has its place in the schema; nothing runs it yet."""
+    """Training: steps `start` to `steps` - 1, each a gradient step on the carried values.
+
+    A step computes `results` of `body` (the loss, then metrics: one number each), gives the loss's gradient at every
+    carried value to the optimiser that `options` describe (`loops.OPTIONS`), and replaces the carried values by
+    `projected` of `after`, if there are any. Body and after are numbered each for itself; nothing outside is named.
+
+    `carried` are the values at the beginning; `state` the optimiser's, where the loop goes on with an earlier one
+    (`start` above 0). Step t has the rows `order`[t mod k] (int64 [k, rows]) of each of `tables`; no order, no tables.
+    Outputs: the carried values, the optimiser's state, the history and the number of steps done (`loops.outputs`).
+    """
 
     body: tuple[Node, ...]
-    carried: tuple[Ref, ...]
     results: tuple[Ref, ...]
+    after: tuple[Node, ...]
+    projected: tuple[Ref, ...]
+    carried: tuple[Ref, ...]
+    state: tuple[Ref, ...]
+    tables: tuple[Ref, ...]
+    order: tuple[Ref, ...]
+    start: int
     steps: int
+    options: tuple[tuple[str, object], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +219,7 @@ class Keep:
     value: Ref
 
 
-Node = Run | Read | Write | Op | Update | Const | Param | Apply | Grad | Loop | Save | Keep
+Node = Run | Read | Write | Op | Update | Const | Param | Apply | Grad | Loop | Slot | Save | Keep
 
 
 @dataclass(frozen=True)
@@ -231,7 +256,16 @@ def operands(node: Node) -> Iterator[Ref]:
             yield ref
         case Grad(of, wrt):
             yield from (of, *wrt)
-        case Loop(carried=carried):
-            yield from carried
-        case Read() | Const() | Param():
+        case Loop(carried=carried, state=state, tables=tables, order=order):
+            yield from (*carried, *state, *tables, *order)
+        case Read() | Const() | Param() | Slot():
             return
+
+
+def all_nodes(nodes: Sequence[Node]) -> Iterator[Node]:
+    """The nodes, and those inside loops."""
+    for node in nodes:
+        yield node
+        if isinstance(node, Loop):
+            yield from all_nodes(node.body)
+            yield from all_nodes(node.after)

@@ -87,11 +87,26 @@ def _right(node: Node) -> str:
             return f"apply {json.dumps(part)} {ref_text(arg)}"
         case n.Grad(of, wrt):
             return f"grad {ref_text(of)} wrt {arg_text(wrt)}"
-        case n.Loop(body, carried, results, steps):
-            inside = "".join(f"  {line}\n" for i, each in enumerate(body) for line in node_text(i, each).split("\n"))
-            return f"loop steps={steps} carried={arg_text(carried)} results={arg_text(results)} {{\n{inside}}}"
+        case n.Slot(kind, index):
+            return f"slot {name_text(kind)} {index}"
+        case n.Loop():
+            return _loop(node)
         case _:
             raise TypeError(f"{type(node).__name__} is no kind of node")
+
+
+def _loop(loop: n.Loop) -> str:
+    given = {name: getattr(loop, name) for name in ("steps", "start", "carried", "state", "tables", "order")}
+    head = " ".join(f"{name}={arg_text(value)}" for name, value in given.items())
+    chosen = ", ".join(f"{name_text(name)}={arg_text(value)}" for name, value in loop.options)
+    body, after = _inside(loop.body), _inside(loop.after)
+    results, projected = arg_text(loop.results), arg_text(loop.projected)
+    return f"loop {head} with ({chosen}) {body} results={results} after {after} projected={projected}"
+
+
+def _inside(nodes: tuple[Node, ...]) -> str:
+    lines = [f"  {line}\n" for index, node in enumerate(nodes) for line in node_text(index, node).split("\n")]
+    return "{\n" + "".join(lines) + "}"
 
 
 def _nograd(nograd: bool) -> str:

@@ -132,20 +132,31 @@ class Parser:
         self.expect("wrt")
         return n.Grad(of, self.listed(self.ref))
 
+    def slot(self) -> n.Slot:
+        return n.Slot(self.name(), self.whole())
+
     def loop(self) -> n.Loop:
-        self.expect("steps")
+        steps, start = self._field("steps", self.whole), self._field("start", self.whole)
+        carried, state, tables, order = (
+            self._field(name, lambda: self.listed(self.ref)) for name in ("carried", "state", "tables", "order")
+        )
+        self.expect("with")
+        options = self._pairs(self.arg)
+        body, results = self._inside(), self._field("results", lambda: self.listed(self.ref))
+        self.expect("after")
+        after, projected = self._inside(), self._field("projected", lambda: self.listed(self.ref))
+        return n.Loop(body, results, after, projected, carried, state, tables, order, start, steps, options)
+
+    def _field(self, name: str, value: Callable[[], Any]) -> Any:
+        self.expect(name)
         self.expect("=")
-        steps = self.whole()
-        self.expect("carried")
-        self.expect("=")
-        carried = self.listed(self.ref)
-        self.expect("results")
-        self.expect("=")
-        results = self.listed(self.ref)
+        return value()
+
+    def _inside(self) -> tuple[n.Node, ...]:
         self.expect("{")
         body = self._deeper(lambda: self._nodes("}"))
         self.expect("}")
-        return n.Loop(tuple(body), carried, results, steps)
+        return tuple(body)
 
     def save(self) -> n.Save:
         return n.Save(self.quoted(), self.ref())
@@ -299,5 +310,5 @@ class Parser:
 _KINDS: dict[str, Callable[[Parser], n.Node]] = {
     "run": Parser.run, "read": Parser.read, "write": Parser.write, "op": Parser.op, "update": Parser.update,
     "const": Parser.const, "param": Parser.param, "apply": Parser.apply, "grad": Parser.grad, "loop": Parser.loop,
-    "save": Parser.save, "keep": Parser.keep,
+    "slot": Parser.slot, "save": Parser.save, "keep": Parser.keep,
 }  # fmt: skip

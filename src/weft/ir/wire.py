@@ -6,6 +6,7 @@
               | ["s", text] | ["d", dtype] | ["t", arg…]
     site    ::= [name, layer or null, path, call, item]
     view    ::= [[op, arg…]…]                 args of whole numbers, null and tuples of whole numbers only
+    loop    ::= {"node": "loop", "body": [node…], "after": [node…], …}
     const   ::= {"node": "const", "digest": 64 hex digits}
 
 Scalars carry their kind because JSON has only one kind of number: 1 and 1.0 and true would else become one program.
@@ -208,11 +209,11 @@ def _encode_inner(node: Any) -> Any:
     return encode_node(node)
 
 
-def _decode_inner(data: Any) -> Any:
+def _no_constants(data: Any) -> Any:
     return decode_node(data, {})
 
 
-BODY = many(Codec(_encode_inner, _decode_inner))
+BODY = many(Codec(_encode_inner, _no_constants))  # decode_node gives the constants
 
 FIELDS: dict[str, tuple[type, dict[str, Codec]]] = {
     "run": (n.Run, {"kind": TEXT, "inputs": INPUTS, "options": OPTIONS}),
@@ -223,7 +224,23 @@ FIELDS: dict[str, tuple[type, dict[str, Codec]]] = {
     "param": (n.Param, {"name": TEXT}),
     "apply": (n.Apply, {"part": TEXT, "arg": REF}),
     "grad": (n.Grad, {"of": REF, "wrt": REFS}),
-    "loop": (n.Loop, {"body": BODY, "carried": REFS, "results": REFS, "steps": COUNT}),
+    "loop": (
+        n.Loop,
+        {
+            "body": BODY,
+            "results": REFS,
+            "after": BODY,
+            "projected": REFS,
+            "carried": REFS,
+            "state": REFS,
+            "tables": REFS,
+            "order": REFS,
+            "start": COUNT,
+            "steps": COUNT,
+            "options": OPTIONS,
+        },
+    ),
+    "slot": (n.Slot, {"kind": TEXT, "index": COUNT}),
     "save": (n.Save, {"name": TEXT, "value": REF}),
     "keep": (n.Keep, {"name": TEXT, "value": REF}),
 }
@@ -257,6 +274,13 @@ def decode_node(data: Any, constants: Mapping[str, n.ConstantData]) -> n.Node:
         odd = ", ".join(repr(name[:40]) for name in sorted(found.keys() ^ _KEYS[kind])[:5])
         raise FormatError(f"a {kind!r} node has the fields {', '.join(sorted(_KEYS[kind]))}; it differs in {odd}")
     cls, codecs = FIELDS[kind]
+    if cls is n.Loop:
+
+        def inner(each: Any) -> n.Node:
+            return decode_node(each, constants)
+
+        body = many(Codec(_encode_inner, inner))
+        codecs = {name: body if codec is BODY else codec for name, codec in codecs.items()}
     return cls(*[codec.decode(found[name]) for name, codec in codecs.items()])
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from weft.errors import FormatError
-from weft.ir.nodes import ConstantData, Experiment, Run
+from weft.ir.nodes import ConstantData, Experiment, Run, all_nodes
 from weft.ir.outcome import Edits
 from weft.ir.types import TensorType
 from weft.record import tensors
@@ -126,7 +126,7 @@ def read_meta(data: bytes) -> dict[str, Any]:
 
 def seeds_of(experiment: Experiment) -> tuple[int, ...]:
     """The seeds an experiment names, in the order of its runs."""
-    options = (dict(node.options) for node in experiment.nodes if isinstance(node, Run))
+    options = (dict(node.options) for node in all_nodes(experiment.nodes) if isinstance(node, Run))
     return tuple(int(cast(int, each["seed"])) for each in options if each.get("seed") is not None)
 
 
