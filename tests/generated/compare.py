@@ -26,7 +26,11 @@ class Verdict:
     outcome: Outcome | None = None
 
 
-LIMITS = {"weft.execute.engine": {"MOST_TOKENS": 24, "MOST_LOGITS": 3}, "weft.execute.tree": {"SHARED_AT_LEAST": 2}}
+LIMITS = {
+    "weft.execute.engine": {"MOST_LOGITS": 3},
+    "weft.plan.compiled": {"MOST_TOKENS": 24},
+    "weft.plan.share": {"SHARED_AT_LEAST": 2},
+}
 """The engine's limits, so small that tiny experiments come up against them."""
 
 

@@ -10,9 +10,8 @@ packed tokens before the layer goes on.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,13 +22,13 @@ from weft.execute.lazy import Layout, Patch, SiteValue
 from weft.execute.needed import Uses
 from weft.execute.packed import Packed
 from weft.execute.readings import Reading, reading_of
+from weft.execute.segments import Row, Segment, segments_of, tokens_of
 from weft.execute.sweep import Sweep
-from weft.execute.tree import Row, Segment, Tree, fork_from, tree, without
 from weft.ir.nodes import Node, Read, Site, Write
 from weft.plan.forks import Fork
+from weft.plan.pieces import Piece, Plan
 
-MOST_TOKENS = 8192
-"""Packed tokens of a fork pass: more are done in several passes."""
+END = ("final_norm", "logits")
 MOST_LOGITS = 512
 """Rows of whole logits made at once."""
 
@@ -42,39 +41,55 @@ class Work:
     rows: int = 0
     asked: int = 0
     done: int = 0
-    flops: int = 0
+    flops: int = 0  # in the layers' weights
+    logits: int = 0  # operations of the unembedding
 
 
 @dataclass(eq=False)
 class Run:
-    """One run in the engine: its fork, its reads by site, and where its tokens lie."""
+    """One run: its fork, its reads by site, where its tokens lie, and the first layer in which it has numbers of its own."""
 
     fork: Fork
     reads: dict[Site, int]
-    shared: torch.Tensor  # batch pos, in the base's tokens
-    own: torch.Tensor  # batch pos, in its pass's tokens; -1 outside the suffix
-    segments: list[Segment] = field(default_factory=list)
+    shared: torch.Tensor  # batch pos, in the bases' tokens
+    own: torch.Tensor  # batch pos, in its pass's tokens; -1 outside its pieces
+    begin: int
+    own_pieces: bool
+
+
+class Kept(dict[Site, torch.Tensor]):
+    """What a base pass of so many tokens leaves: sites' values for all of its tokens, 0 where a token had gone."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    def put(self, site: Site, value: torch.Tensor, places: torch.Tensor | None) -> None:
+        """The values at a site of the tokens at `places` (None: all of them)."""
+        if places is not None:
+            value = value.new_zeros(self.tokens, *value.shape[1:]).index_copy_(0, places, value)
+        self[site] = value
 
 
 class Engine:
-    """The base and the forks of one experiment on one model."""
+    """A plan, on a model."""
 
     def __init__(
-        self, loaded: Any, nodes: tuple[Node, ...], uses: Uses, flow: Dataflow, forks: tuple[Fork, ...], cancelled: Any
+        self, loaded: Any, nodes: tuple[Node, ...], uses: Uses, flow: Dataflow, plan: Plan, cancelled: Any
     ) -> None:
-        self.loaded, self.nodes, self.uses, self.flow, self.forks = loaded, nodes, uses, flow, forks
+        self.loaded, self.nodes, self.uses, self.flow, self.plan = loaded, nodes, uses, flow, plan
         self.cancelled = cancelled
         self.packed = Packed(loaded)
         self.layers = len(self.packed.layers)
-        self.tree: Tree = tree([row for fork in forks for row in fork.tokens])
-        self.alone = without(self.tree, _alone(forks, self.layers, self._enters))
         self.work = Work()
         self.applied: set[int] = set()
         self.without_effect: set[int] = set()
         self.saved: dict[Site, torch.Tensor] = {}
         self.stores: list[Store] = []
-        self.root_tokens = 0
-        self.runs = {fork.run: self._run(fork) for fork in forks}
+        self.segments: dict[int, Segment] = {}
+        self.base_tokens = 0
+        self.offsets: list[int] = []  # of the tokens of each base pass among those of all
+        self.runs = {fork.run: self._run(fork) for fork in plan.forks}
 
     # -- before anything runs --------------------------------------------------------------------------------------------
 
@@ -85,145 +100,133 @@ class Engine:
             if isinstance(node, Read) and index in self.uses.needed:
                 reads[node.site] = index
         empty = torch.full((len(fork.tokens), fork.pos), -1)
+        own = [self.plan.pieces[number] for number in self.plan.of_run[fork.run]]
+        begin = min((piece.layer for piece in own), default=self.layers + 1)
         self.work.asked += self.layers * sum(len(row) for row in fork.tokens)
-        return Run(fork, reads, empty, empty.clone())
+        return Run(fork, reads, empty, empty.clone(), begin, bool(own))
 
-    def _enters(self, fork: Fork) -> bool:
-        return fork.edited and fork.layer <= fork.last + 1 and fork.layer <= self.layers
+    def passes(self) -> Iterator[tuple[int, int]]:
+        """Do all the passes; gives, after each, its number and how many there are."""
+        bases = [numbers for numbers in self.plan.passes if self.plan.pieces[numbers[0]].run is None]
+        forks = [numbers for numbers in self.plan.passes if self.plan.pieces[numbers[0]].run is not None]
+        self._bases(bases)
+        yield len(bases), len(self.plan.passes)
+        for done, numbers in enumerate(forks):
+            self._forks(numbers)
+            yield len(bases) + done + 1, len(self.plan.passes)
 
-    def base(self) -> None:
+    def _bases(self, passes: list[tuple[int, ...]]) -> None:
         """Run every distinct row once, and tell the dataflow what unedited runs read."""
-        entries = {fork.layer for fork in self.forks if self._enters(fork)}
-        keep = {site for run in self.runs.values() for site in run.reads if site.name not in ("final_norm", "logits")}
-        keep |= {self.entry(layer) for layer in entries}
-        last = max((fork.last for fork in self.forks), default=-1)
-        wants_end = any(site.name in ("final_norm", "logits") for run in self.runs.values() for site in run.reads)
-        if wants_end:
+        pieces = self.plan.pieces.values()
+        keep = {site for run in self.runs.values() for site in run.reads if site.name not in END}
+        keep |= {self.entry(piece.layer) for piece in pieces if piece.run is not None and piece.layer}
+        if any(site.name in END for run in self.runs.values() for site in run.reads):
             keep.add(Site("resid_post", self.layers - 1))
-        found: dict[Site, list[torch.Tensor]] = defaultdict(list)
-        for segments in (self.tree.roots, self.tree.branches):
-            if segments:
-                self._base_pass(segments, last, keep, found)
-        self.saved = {site: torch.cat(parts) if len(parts) > 1 else parts[0] for site, parts in found.items()}
+        parts = [self._base_pass(numbers, keep) for numbers in passes]
+        for site in keep:
+            like = next((part[site] for part in parts if site in part), None)
+            if like is not None:
+                filled = [_or(part.get(site), like.new_zeros(part.tokens, *like.shape[1:])) for part in parts]
+                self.saved[site] = torch.cat(filled) if len(filled) > 1 else filled[0]
         for run in self.runs.values():
             self._place(run)
-        as_base = [run for run in self.runs.values() if not self._enters(run.fork)]
+        as_base = [run for run in self.runs.values() if not run.own_pieces]
         self._tell(as_base, lambda site: True)
         for run in as_base:
             self.without_effect.update(w for w in self.uses.writes[run.fork.run] if w in self.uses.needed)
             self._let_go(run)
 
-    def _base_pass(self, segments: list[Segment], last: int, keep: set[Site], found: dict[Site, list[Any]]) -> None:
-        tokens = _packed_tokens(segments)
+    def _base_pass(self, numbers: tuple[int, ...], keep: set[Site]) -> Kept:
+        segments = self._segments(numbers)
         for segment in segments:
-            segment.last = last
+            segment.store = len(self.stores)
         store = Store(len(segments), {}, {})
-        sweep = Sweep(self, segments, tokens, self._parents(segments), keep_keys=store)
-        sweep.run(last, {site: (lambda value, s=site: found[s].append(value[0])) for site in keep})
-        if not self.stores:
-            self.root_tokens = tokens
+        kept = Kept(tokens_of(segments))
+        sweep = Sweep(self, segments, kept.tokens, self._parents(), keep_keys=store)
+        sweep.run(
+            max(segment.last for segment in segments),
+            {site: (lambda value, s=site: kept.put(s, value[0], sweep.active_tokens())) for site in keep},
+        )
+        self.offsets.append(self.base_tokens)
+        self.base_tokens += kept.tokens
         self.stores.append(store)
+        return kept
+
+    def _segments(self, numbers: tuple[int, ...]) -> list[Segment]:
+        segments = segments_of(self.plan.pieces, numbers, self.segments)
+        self.segments.update(zip(numbers, segments, strict=True))
+        return segments
 
     def entry(self, layer: int) -> Site:
         """The site whose value enters a layer."""
         return Site("embed") if layer == 0 else Site("resid_post", layer - 1)
 
     def _place(self, run: Run) -> None:
-        """Where each position's token is in the base."""
+        """Where each position's token is in the bases."""
+        own = {piece.at: piece for piece in (self.plan.pieces[number] for number in self.plan.of_run[run.fork.run])}
         for row, (tokens, start) in enumerate(zip(run.fork.tokens, run.fork.starts, strict=True)):
-            for segment in self._chain(tokens):
-                offset = self.root_tokens if segment.parent is not None else 0
-                end = run.fork.pos
-                places = torch.arange(segment.length) + segment.at + offset
-                until = min(end, start + segment.first + segment.length)
+            for number in self._chain(tokens, own.get(row)):
+                segment = self.segments[number]
                 at = start + segment.first
+                until = min(run.fork.pos, at + segment.length)
+                places = torch.arange(segment.length) + segment.at + self.offsets[segment.store]
                 run.shared[row, at:until] = places[: until - at]
 
-    def _chain(self, row: Row) -> list[Segment]:
-        """The segments of the base that hold a row's tokens."""
-        if row not in self.alone:
-            return self.tree.chain(row)
-        parent = self.alone[row].parent
-        return [] if parent is None else [parent]
+    def _chain(self, row: Row, own: Piece | None) -> list[int]:
+        """The bases that hold a row's tokens, or those before the part that a run computes for itself."""
+        if row in self.plan.bases:
+            return self.plan.chain(self.plan.bases[row])
+        return [] if own is None or own.before is None else self.plan.chain(own.before)
 
-    def _parents(self, segments: list[Segment]) -> Callable[[list[Segment]], list[tuple[Store, list[int], list[int]]]]:
+    def _parents(self) -> Callable[[list[Segment]], list[tuple[Store, list[int], list[int]]]]:
         """For segments: each store they attend to, with the row and the number of keys of each."""
 
         def parts(members: list[Segment]) -> list[tuple[Store, list[int], list[int]]]:
+            keys = [segment.keys() for segment in members]
             found = []
-            for depth, store in enumerate(self.stores):
-                rows, valid = [], []
-                for segment in members:
-                    row, count = _keys_at(segment, depth)
-                    rows.append(row)
-                    valid.append(count)
-                if any(valid) and store.keys:  # no keys: no layer was run, and none will be
-                    found.append((store, rows, valid))
+            for number, store in enumerate(self.stores):
+                pairs = [each.get(number, (0, 0)) for each in keys]
+                if any(valid for _, valid in pairs) and store.keys:  # no keys: no layer was run, and none will be
+                    found.append((store, [row for row, _ in pairs], [valid for _, valid in pairs]))
             return found
 
         return parts
 
     # -- edited runs -----------------------------------------------------------------------------------------------------
 
-    def level(self, number: int) -> None:
-        """Run the edited runs of one level, as many at once as fit."""
-        runs = [run for run in self.runs.values() if run.fork.level == number and self._enters(run.fork)]
-        batch: list[Run] = []
-        size = 0
-        for run in runs:
-            tokens = sum(len(row) - first for row, first in zip(run.fork.tokens, run.fork.first, strict=True))
-            if batch and size + tokens > MOST_TOKENS:
-                self._forks(batch)
-                batch, size = [], 0
-            batch.append(run)
-            size += tokens
-        if batch:
-            self._forks(batch)
-
-    def _forks(self, runs: list[Run]) -> None:
-        segments = [segment for run in runs for segment in self._segments(run)]
-        segments.sort(key=lambda each: (each.layer, each.length, each.parent.number if each.parent else 0))
-        tokens = _packed_tokens(segments)
+    def _forks(self, numbers: tuple[int, ...]) -> None:
+        """Run the edited runs of one pass."""
+        segments = self._segments(numbers)
+        runs = [self.runs[number] for number in dict.fromkeys(segment.run for segment in segments)]
         for segment in segments:
             run = self.runs[segment.run]
             at = run.fork.starts[segment.run_row] + segment.first
             run.own[segment.run_row, at : at + segment.length] = torch.arange(segment.length) + segment.at
         self._tell(runs, lambda site: False)
-        sites = {site for run in runs for site in run.reads if site.name not in ("final_norm", "logits")}
+        sites = {site for run in runs for site in run.reads if site.name not in END}
         end = Site("resid_post", self.layers - 1)
         ended: list[Any] = []
-        sweep = Sweep(self, segments, tokens, self._parents(segments))
+        sweep = Sweep(self, segments, tokens_of(segments), self._parents())
         taps: dict[Site, Callable[[torch.Tensor], Any]] = {
             site: (lambda value, s=site: self._offer(runs, s, value, sweep)) for site in sites
         }
-        wants_end = [run for run in runs if any(site.name in ("final_norm", "logits") for site in run.reads)]
+        wants_end = [run for run in runs if any(site.name in END for site in run.reads)]
         if wants_end:
             first = taps.get(end)
             taps[end] = lambda value: ended.append(_or(first(value) if first else None, value)) or ended[-1]
-        sweep.run(max(run.fork.last for run in runs), taps)
+        sweep.run(max(segment.last for segment in segments), taps)
         if wants_end:
             self._ends(wants_end, ended[-1][0], sweep)
         for run in runs:
             run.own.fill_(-1)
             self._let_go(run)
+        for number in numbers:
+            del self.segments[number]
 
     def _let_go(self, run: Run) -> None:
         """The run has ended: what was held for it is freed."""
         for index in [*self.uses.writes[run.fork.run], *self.uses.reads[run.fork.run]]:
             self.flow.release((index, None))
-
-    def _segments(self, run: Run) -> list[Segment]:
-        found = []
-        for row, (tokens, first) in enumerate(zip(run.fork.tokens, run.fork.first, strict=True)):
-            if first >= len(tokens):
-                continue
-            own = self.alone.get(tokens)
-            if own is not None:
-                parent, layer, first = own.parent, 0, own.first
-            else:
-                parent, layer = fork_from(self.tree, tokens, first), run.fork.layer
-            found.append(Segment(tokens, first, parent, layer, run.fork.last, run=run.fork.run, run_row=row))
-        return found
 
     # -- what passes a site ----------------------------------------------------------------------------------------------
 
@@ -237,15 +240,13 @@ class Engine:
 
     def _before_fork(self, site: Site, run: Run) -> bool:
         """Whether the base alone has all of a run's numbers at that site."""
-        if any(row in self.alone for row in run.fork.tokens):
-            return False
         layer = -1 if site.name == "embed" else site.layer
-        return layer is not None and layer < run.fork.layer - (site.name in ("resid_post", "embed"))
+        return layer is not None and layer < run.begin - (site.name in ("resid_post", "embed"))
 
     def _value(self, site: Site, layout: Layout, own: torch.Tensor | None) -> SiteValue:
         """A site's value in the presentation; `own` is this pass's packed value (for logits: of the last layer)."""
         sizes = self.loaded.card.sizes
-        if site.name in ("final_norm", "logits"):
+        if site.name in END:
             base = self.saved.get(Site("resid_post", self.layers - 1))
             finish = self._logits if site.name == "logits" else self._normed
             tail = (sizes["d_vocab"] if site.name == "logits" else sizes["d_model"],)
@@ -260,7 +261,7 @@ class Engine:
 
     def _logits(self, value: torch.Tensor, entries: torch.Tensor | None = None) -> torch.Tensor:
         columns = self.loaded.card.sizes["d_vocab"] if entries is None else len(entries)
-        self.work.flops += 2 * value.shape[0] * value.shape[1] * columns
+        self.work.logits += 2 * value.shape[0] * value.shape[1] * columns
         return self.packed.logits(self._normed(value), entries)
 
     def _deliver(self, index: int, value: SiteValue) -> None:
@@ -311,7 +312,7 @@ class Engine:
         for run in runs:
             layout = Layout(run.shared, sweep.places(run.own))
             for site, index in run.reads.items():
-                if site.name not in ("final_norm", "logits"):
+                if site.name not in END:
                     continue
                 value = self._value(site, layout, hidden)
                 reading = reading_of(self.nodes, self.flow.consumers, index, run.fork) if value.entries else None
@@ -331,49 +332,6 @@ class Engine:
         logits = self._logits(torch.cat(states)).split([len(state) for state in states])
         for (index, value, read), rows in zip(batch, logits, strict=True):
             self._deliver(index, replace(value, ready=Patch(read.rows, read.positions, rows)))
-
-
-def _alone(forks: tuple[Fork, ...], layers: int, enters: Callable[[Fork], bool]) -> dict[Row, int]:
-    """Rows that are cheaper run whole by each of their users than once for all with a suffix for each, and the first
-    position edited in each."""
-    shared: dict[Row, int] = defaultdict(int)
-    users: dict[Row, int] = defaultdict(int)
-    least: dict[Row, int] = {}
-    read: set[Row] = set()
-    for fork in forks:
-        for row, first in zip(fork.tokens, fork.first, strict=True):
-            if not enters(fork) or first == len(row):
-                read.add(row)
-            else:
-                users[row] += 1
-                least[row] = min(first, least.get(row, first))
-                shared[row] += (len(row) - first) * max(fork.last + 1 - fork.layer, 0)
-    return {
-        row: least[row]
-        for row, count in users.items()
-        if row not in read and count * len(row) * layers <= len(row) * layers + shared[row]
-    }
-
-
-def _packed_tokens(segments: list[Segment]) -> int:
-    """Give each segment its place; the number of tokens."""
-    at = 0
-    for segment in segments:
-        segment.at = at
-        at += segment.length
-    return at
-
-
-def _keys_at(segment: Segment, depth: int) -> tuple[int, int]:
-    """The row of the store at `depth` that a segment attends to, and how many of its keys come before it."""
-    parent = segment.parent
-    if parent is None:
-        return 0, 0
-    if parent.parent is None:
-        return (parent.number, segment.first) if depth == 0 else (0, 0)
-    if depth == 0:
-        return parent.parent.number, parent.first
-    return parent.number, segment.first - parent.first
 
 
 def _or(first: torch.Tensor | None, second: torch.Tensor) -> torch.Tensor:

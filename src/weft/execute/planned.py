@@ -20,7 +20,10 @@ from weft.execute.reference import Interpreter, Progress, frozen
 from weft.execute.trial import distrust
 from weft.ir.nodes import Experiment
 from weft.ir.outcome import Outcome
-from weft.plan.forks import Plan, plan
+from weft.plan.compiled import stages
+from weft.plan.cost import Prices
+from weft.plan.forks import Asked, asked
+from weft.plan.show import operations, told
 
 
 def run(
@@ -72,23 +75,21 @@ def unplanned(loaded: Any) -> str:
     return ""
 
 
-def _plan(loaded: Any, experiment: Experiment, uses: Uses, reason: str) -> Plan:
+def _plan(loaded: Any, experiment: Experiment, uses: Uses, reason: str) -> Asked:
     runs = uses.runs()
     if reason or len(runs) == 1:
-        return Plan((), dict.fromkeys(runs, reason or "a single run has nothing to share"))
-    return plan(experiment.nodes, runs, uses.needed, uses.with_grad, loaded.card)
+        return Asked((), dict.fromkeys(runs, reason or "a single run has nothing to share"))
+    return asked(experiment.nodes, runs, uses.needed, uses.with_grad, loaded.card)
 
 
 def _run_engine(
-    loaded: Any, experiment: Experiment, uses: Uses, interpreter: Interpreter, found: Plan
+    loaded: Any, experiment: Experiment, uses: Uses, interpreter: Interpreter, found: Asked
 ) -> tuple[str, ...]:
     with torch.no_grad():
-        engine = Engine(loaded, experiment.nodes, uses, interpreter.flow, found.forks, interpreter.cancelled)
-        engine.base()
-        levels = sorted({fork.level for fork in found.forks})
-        for number, level in enumerate(levels):
-            engine.level(level)
-            interpreter.progress((number + 1) / (len(levels) + len(found.left)), f"level {number + 1} of {len(levels)}")
+        made = stages(found.forks, loaded.card.sizes["n_layers"])
+        engine = Engine(loaded, experiment.nodes, uses, interpreter.flow, made[-1].plan, interpreter.cancelled)
+        for done, passes in engine.passes():
+            interpreter.progress(done / (passes + len(found.left)), f"pass {done} of {passes}")
     interpreter.applied |= engine.applied
     interpreter.without_effect |= engine.without_effect
     work = interpreter.work
@@ -97,13 +98,13 @@ def _run_engine(
     work["rows"] += engine.work.rows
     work["layer_tokens_asked"] += engine.work.asked
     work["layer_tokens_done"] += engine.work.done
-    work["flops"] = engine.work.flops
-    return (
-        f"planned        {len(found.forks)} runs on {len(engine.tree.roots) + len(engine.tree.branches)} distinct rows, "
-        f"{sum(fork.edited for fork in found.forks)} of them edited",
-    )
+    work["flops"] = engine.work.flops + engine.work.logits
+    sizes = loaded.card.sizes
+    prices = Prices(tuple(engine.packed.weights), sizes["n_heads"] * sizes["d_head"])
+    logits = f"  logits       {operations(engine.work.logits)}" if engine.work.logits else "  logits       none"
+    return (*told(made, prices), logits)
 
 
-def _notes(found: Plan) -> tuple[str, ...]:
+def _notes(found: Asked) -> tuple[str, ...]:
     reasons = Counter(found.left.values())
     return tuple(f"as reference   {count} run{'s' * (count > 1)}: {reason}" for reason, count in reasons.items())

@@ -11,7 +11,7 @@ import torch
 from weft.errors import JobCancelledError
 from weft.execute.attend import Group, Part, Store, attend, part, stored
 from weft.execute.packed import Arguments
-from weft.execute.tree import Segment
+from weft.execute.segments import Segment
 from weft.ir.nodes import Site
 from weft.models.hooks import installed
 from weft.plan.forks import IN_LAYER
@@ -36,6 +36,10 @@ class Sweep:
     def places(self, own: torch.Tensor) -> torch.Tensor:
         """A run's tokens among those active now."""
         return self.lookup[own]
+
+    def active_tokens(self) -> torch.Tensor | None:
+        """The pass's tokens that are in it now; None where all are, in order."""
+        return self._ids()
 
     def run(self, last: int, taps: dict[Site, Callable[[torch.Tensor], Any]]) -> None:
         """Go through the layers up to `last`, calling the taps as their sites pass."""
@@ -131,12 +135,12 @@ class Sweep:
     # -- attention -------------------------------------------------------------------------------------------------------
 
     def _grouped(self) -> list[Group]:
-        by_length: dict[int, list[tuple[Segment, int]]] = defaultdict(list)
+        alike: dict[tuple[int, ...], list[tuple[Segment, int]]] = defaultdict(list)  # of one length, at the same stores
         at = 0
         for segment in self.active:
-            by_length[segment.length].append((segment, at))
+            alike[segment.length, *segment.keys()].append((segment, at))
             at += segment.length
-        return [self._group(length, members) for length, members in by_length.items()]
+        return [self._group(length, members) for (length, *_), members in alike.items()]
 
     def _group(self, length: int, members: list[tuple[Segment, int]]) -> Group:
         starts = torch.tensor([at for _, at in members])

@@ -34,14 +34,23 @@ class Fork:
     layer: int
     last: int
     level: int = 0
+    grad: bool = False
 
     @property
     def edited(self) -> bool:
-        return any(first < len(row) for first, row in zip(self.first, self.tokens, strict=True))
+        return any(self.own(at) for at in range(len(self.tokens)))
+
+    def own(self, at: int) -> bool:
+        """Whether a row has numbers of its own somewhere, which the same tokens without edits do not have."""
+        return self.first[at] < len(self.tokens[at])
+
+    def matters(self, layers: int) -> bool:
+        """Whether anything is read that an edit may have changed."""
+        return self.edited and self.layer <= min(self.last + 1, layers)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Asked:
     """What the engine takes on, and why it leaves the rest to the reference."""
 
     forks: tuple[Fork, ...]
@@ -81,7 +90,7 @@ def first_positions(nodes: Sequence[Node], write: Write, starts: Sequence[int], 
     return tuple(found)
 
 
-def plan(nodes: Sequence[Node], runs: Sequence[int], needed: set[int], with_grad: set[int], card: Card) -> Plan:
+def asked(nodes: Sequence[Node], runs: Sequence[int], needed: set[int], with_grad: set[int], card: Card) -> Asked:
     """The forks of those runs that the engine can do, in order of level."""
     reads: dict[int, list[int]] = {run: [] for run in runs}
     writes: dict[int, list[int]] = {run: [] for run in runs}
@@ -99,7 +108,7 @@ def plan(nodes: Sequence[Node], runs: Sequence[int], needed: set[int], with_grad
     left = {run: reason for run in runs if (reason := _unfit(nodes, run, reads[run], writes[run], with_grad))}
     levels = _levels(nodes, runs, writes, left)
     forks = [_fork(nodes, run, reads[run], writes[run], root, levels[run], card) for run in runs if run not in left]
-    return Plan(tuple(sorted(forks, key=lambda fork: fork.level)), left)
+    return Asked(tuple(sorted(forks, key=lambda fork: fork.level)), left)
 
 
 def _unfit(nodes: Sequence[Node], run: int, reads: list[int], writes: list[int], with_grad: set[int]) -> str:
@@ -217,4 +226,4 @@ def _last_layer(site: Site, layers: int) -> int:
     return -1 if site.name == "embed" else layers - 1
 
 
-__all__ = ["Fork", "Plan", "constants", "first_positions", "place_of_write", "plan"]
+__all__ = ["Asked", "Fork", "asked", "constants", "first_positions", "place_of_write"]
