@@ -9,7 +9,7 @@ from functools import partial
 
 from weft.errors import DtypeError, OpError, ShapeError
 from weft.ir.optable.promote import need_same, result_type
-from weft.ir.optable.rows import MIXED, POINTWISE, Along, Leading
+from weft.ir.optable.rows import POINTWISE, TRACED, Leading, rule
 from weft.ir.optable.shapes import broadcast, fits, need_dims, need_sizes, one_of, with_length, without, wrap, wrap_all
 from weft.ir.optable.spec import Index, op
 from weft.ir.optable.viewing import diagonal_length, place, slice_bounds
@@ -387,9 +387,10 @@ def _meshgrid(given: tuple[TensorType, ...], indexing: str = "ij") -> tuple[Tens
 
 LIST = (Index("indices", dim="position", negative=True),)
 HERE = (Index("index"),)
-op("index.Tensor", "tensor self, tensors? indices", _index, index=LIST)
-op("index_put", "tensor self, tensors? indices, tensor values, bool accumulate=False", _index_put, index=LIST)
-op("index_select", "tensor self, int dim, tensor index", _index_select, index=HERE, rows=Along("dim"))
+op("index.Tensor", "tensor self, tensors? indices", _index, index=LIST, rows=rule("index"))
+op("index_put", "tensor self, tensors? indices, tensor values, bool accumulate=False", _index_put, index=LIST,
+   rows=rule("index_put"))  # fmt: skip
+op("index_select", "tensor self, int dim, tensor index", _index_select, index=HERE, rows=rule("index_select"))
 _signature = "tensor self, int dim, tensor index, tensor source"
 op("index_add", f"{_signature}, number alpha=1", partial(_index_write, "index_add"), index=HERE)
 op("index_copy", _signature, partial(_index_write, "index_copy"), index=HERE)
@@ -397,7 +398,7 @@ op("index_reduce", f"{_signature}, str reduce, bool include_self=True", _index_r
 WRAPPED = (Index("index", negative=True),)
 op("index_fill.int_Scalar", "tensor self, int dim, tensor index, number value", _index_fill, index=WRAPPED)
 op("index_fill.int_Tensor", "tensor self, int dim, tensor index, tensor value", _index_fill, index=WRAPPED)
-op("gather", "tensor self, int dim, tensor index", _gather, index=HERE, rows=Along("dim"))
+op("gather", "tensor self, int dim, tensor index", _gather, index=HERE, rows=rule("gather"))
 _signature = "tensor self, int dim, tensor index, tensor src"
 op("scatter.src", _signature, _scatter, index=HERE)
 op("scatter.value", "tensor self, int dim, tensor index, number value", _scatter_value, index=HERE)
@@ -414,28 +415,29 @@ op(
     "tensor self, tensor indices, int? dim=None",
     _take_along_dim,
     index=(Index("indices", negative=True),),
+    rows=rule("gather"),
 )
 op("put", "tensor self, tensor index, tensor source, bool accumulate=False", _put,
    index=(Index("index", dim="flat", negative=True),))  # fmt: skip
 _signature = "tensor weight, tensor indices, int padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False"
-op("embedding", _signature, _embedding, index=(Index("indices", "weight", 0),))
-op("one_hot", "tensor self, int num_classes", _one_hot, index=(Index("self", size="num_classes"),), rows=POINTWISE)
+op("embedding", _signature, _embedding, index=(Index("indices", "weight", 0),), rows=rule("embedding"))
+op("one_hot", "tensor self, int num_classes", _one_hot, index=(Index("self", size="num_classes"),), rows=Leading(0))
 _signature = "bool out_int32=False, bool right=False"
-op("bucketize.Tensor", f"tensor self, tensor boundaries, {_signature}", _bucketize)
+op("bucketize.Tensor", f"tensor self, tensor boundaries, {_signature}", _bucketize, rows=Leading(0, 1))
 op("searchsorted.Tensor", f"tensor sorted_sequence, tensor self, {_signature}, str? side=None, tensor? sorter=None",
    _searchsorted, index=(Index("sorter", "sorted_sequence", -1),))  # fmt: skip
 _signature = "bool assume_unique=False, bool invert=False"
 op("isin.Tensor_Tensor", f"tensor elements, tensor test_elements, {_signature}", _isin)
 op("isin.Tensor_Scalar", f"tensor elements, number test_element, {_signature}", _isin, rows=POINTWISE)
-op("cat", "tensors tensors, int dim=0", _cat)
-op("stack", "tensors tensors, int dim=0", _stack)
-op("repeat", "tensor self, ints repeats", _repeat, rows=MIXED)
-op("tile", "tensor self, ints dims", _tile, rows=MIXED)
+op("cat", "tensors tensors, int dim=0", _cat, rows=rule("joined"))
+op("stack", "tensors tensors, int dim=0", _stack, rows=rule("joined"))
+op("repeat", "tensor self, ints repeats", _repeat, rows=TRACED)
+op("tile", "tensor self, ints dims", _tile, rows=TRACED)
 _signature = "tensor self, int repeats, int? dim=None, int? output_size=None"
-op("repeat_interleave.self_int", _signature, _repeat_interleave)
+op("repeat_interleave.self_int", _signature, _repeat_interleave, rows=TRACED)
 op("tril", "tensor self, int diagonal=0", _triangle, rows=Leading(2))
 op("triu", "tensor self, int diagonal=0", _triangle, rows=Leading(2))
-op("diag_embed", "tensor self, int offset=0, int dim1=-2, int dim2=-1", _diag_embed)
+op("diag_embed", "tensor self, int offset=0, int dim1=-2, int dim2=-1", _diag_embed, rows=TRACED)
 op("rot90", "tensor self, int k=1, ints dims=(0, 1)", _rot90)
 op("block_diag", "tensors tensors", _block_diag)
 op("select_scatter", "tensor self, tensor src, int dim, int index", _select_scatter)

@@ -9,7 +9,7 @@ from weft.errors import DtypeError, OpError, ShapeError
 from weft.ir.nodes import Dtype
 from weft.ir.optable.promote import need_float, need_same, promote, result_type
 from weft.ir.optable.reductions import vector_norm
-from weft.ir.optable.rows import MIXED, Leading
+from weft.ir.optable.rows import MIXED, Leading, rule
 from weft.ir.optable.shapes import broadcast, fits, need_dims, one_of, wrap
 from weft.ir.optable.spec import op, tensors
 from weft.ir.types import DTYPES, TensorType
@@ -370,18 +370,21 @@ def _pdist(x: TensorType, p: float) -> TensorType:
 
 
 product = partial(op, cost=product_cost)
-product("mm", "tensor self, tensor mat2", mm, rows=Leading(1, 2))
-product("bmm", "tensor self, tensor mat2", bmm, rows=Leading(2, 2))
-product("addmm", "tensor self, tensor mat1, tensor mat2, number beta=1, number alpha=1", _addmm)
-product("baddbmm", "tensor self, tensor batch1, tensor batch2, number beta=1, number alpha=1", _baddbmm)
-product("mv", "tensor self, tensor vec", _mv, rows=Leading(1, 1))
-product("addmv", "tensor self, tensor mat, tensor vec, number beta=1, number alpha=1", _addmv)
+product("mm", "tensor self, tensor mat2", mm, rows=rule("matmul"))
+product("bmm", "tensor self, tensor mat2", bmm, rows=rule("matmul"))
+product("addmm", "tensor self, tensor mat1, tensor mat2, number beta=1, number alpha=1", _addmm,
+        rows=Leading(1, 1, 2))  # fmt: skip
+product("baddbmm", "tensor self, tensor batch1, tensor batch2, number beta=1, number alpha=1", _baddbmm,
+        rows=Leading(2, 2, 2))  # fmt: skip
+product("mv", "tensor self, tensor vec", _mv, rows=rule("matmul"))
+product("addmv", "tensor self, tensor mat, tensor vec, number beta=1, number alpha=1", _addmv,
+        rows=Leading(0, 1, 1))  # fmt: skip
 product("dot", "tensor self, tensor tensor", _dot)
 product("vdot", "tensor self, tensor other", _dot)
 op("outer", "tensor self, tensor vec2", _outer)
-product("matmul", "tensor self, tensor other", matmul)
+product("matmul", "tensor self, tensor other", matmul, rows=rule("matmul"))
 op("linear", "tensor input, tensor weight, tensor? bias=None", _linear, cost=linear_cost, rows=Leading(1, 2, 1))
-op("einsum", "str equation, tensors tensors, ints? path=None", _einsum, cost=_einsum_cost)
+op("einsum", "str equation, tensors tensors, ints? path=None", _einsum, cost=_einsum_cost, rows=rule("einsum"))
 op("kron", "tensor self, tensor other", _kron)
 op("trace", "tensor self", _trace)
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from weft.errors import DtypeError, OpError, ShapeError
 from weft.ir.optable.promote import need_float, need_same, result_type
+from weft.ir.optable.rows import rule
 from weft.ir.optable.shapes import broadcast, fits, one_of, without, wrap
 from weft.ir.optable.spec import Index, op
 from weft.ir.types import DTYPES, TensorType
@@ -152,18 +153,18 @@ def _soft_margin(x: TensorType, target: TensorType, reduction: int) -> TensorTyp
 
 CLASS = (Index("target", dim="class", ignore="ignore_index"),)
 _classes = "tensor self, tensor target, tensor? weight=None, int reduction=1, int ignore_index=-100"
-op("cross_entropy_loss", f"{_classes}, float label_smoothing=0.0", _cross_entropy, index=CLASS)
-op("nll_loss_nd", _classes, partial(_nll, "nll_loss_nd"), index=CLASS)
+op("cross_entropy_loss", f"{_classes}, float label_smoothing=0.0", _cross_entropy, index=CLASS, rows=rule("classes"))
+op("nll_loss_nd", _classes, partial(_nll, "nll_loss_nd"), index=CLASS, rows=rule("classes"))
 for _name in ("mse_loss", "l1_loss"):
-    op(_name, "tensor self, tensor target, int reduction=1", partial(_pair, _name))
+    op(_name, "tensor self, tensor target, int reduction=1", partial(_pair, _name), rows=rule("unreduced"))
 _signature = "tensor self, tensor target, int reduction=1"
-op("smooth_l1_loss", f"{_signature}, float beta=1.0", partial(_smooth, "smooth_l1_loss"))
-op("huber_loss", f"{_signature}, float delta=1.0", partial(_smooth, "huber_loss"))
-op("kl_div", "tensor self, tensor target, int reduction=1, bool log_target=False", _kl)
+op("smooth_l1_loss", f"{_signature}, float beta=1.0", partial(_smooth, "smooth_l1_loss"), rows=rule("unreduced"))
+op("huber_loss", f"{_signature}, float delta=1.0", partial(_smooth, "huber_loss"), rows=rule("unreduced"))
+op("kl_div", "tensor self, tensor target, int reduction=1, bool log_target=False", _kl, rows=rule("unreduced"))
 op("binary_cross_entropy", "tensor self, tensor target, tensor? weight=None, int reduction=1", _bce)
 op("binary_cross_entropy_with_logits",
    "tensor self, tensor target, tensor? weight=None, tensor? pos_weight=None, int reduction=1", _bce_logits)  # fmt: skip
-op("cosine_similarity", "tensor x1, tensor x2, int dim=1, float eps=1e-08", _cosine)
+op("cosine_similarity", "tensor x1, tensor x2, int dim=1, float eps=1e-08", _cosine, rows=rule("similarity"))
 op("pairwise_distance", "tensor x1, tensor x2, float p=2.0, float eps=1e-06, bool keepdim=False", _distance)
 op("dist", "tensor self, tensor other, number p=2", _dist)
 _signature = "tensor input1, tensor input2, tensor target, float margin=0.0, int reduction=1"

@@ -348,9 +348,10 @@ def _pixel_unshuffle(x: TensorType, factor: int) -> TensorType:
 
 
 _gains = "tensor? weight=None, tensor? bias=None, float eps=1e-05"
-op("layer_norm", f"tensor input, ints normalized_shape, {_gains}", _layer_norm, rows=Along("normalized_shape"))
+op("layer_norm", f"tensor input, ints normalized_shape, {_gains}", _layer_norm,
+   rows=Leading("normalized_shape", "normalized_shape", "normalized_shape"))  # fmt: skip
 _signature = "tensor input, ints normalized_shape, tensor? weight=None, float? eps=None"
-op("rms_norm", _signature, _rms_norm, rows=Along("normalized_shape"))
+op("rms_norm", _signature, _rms_norm, rows=Leading("normalized_shape", "normalized_shape"))
 op("group_norm", f"tensor input, int num_groups, {_gains}", _group_norm)
 _stats = "tensor? weight, tensor? bias, tensor? running_mean, tensor? running_var"
 _tail = "float momentum, float eps, bool cudnn_enabled"

@@ -8,7 +8,7 @@ from functools import partial
 from weft.errors import DtypeError, OpError
 from weft.ir.nodes import Dtype
 from weft.ir.optable.promote import need_float, need_same, result_type, to_float
-from weft.ir.optable.rows import MIXED, POINTWISE
+from weft.ir.optable.rows import FRESH, POINTWISE
 from weft.ir.optable.shapes import broadcast, fits, need_sizes, one_of
 from weft.ir.optable.spec import op
 from weft.ir.types import DTYPES, TensorType
@@ -336,9 +336,9 @@ one("contiguous", "tensor self", same, alias="view")
 one("zeros_like", "tensor self, dtype? dtype=None", _like)
 one("ones_like", "tensor self, dtype? dtype=None", _like)
 one("full_like", "tensor self, number fill_value, dtype? dtype=None", _full_like)
-op("new_zeros", "tensor self, ints size, dtype? dtype=None", _new, rows=MIXED)
-op("new_ones", "tensor self, ints size, dtype? dtype=None", _new, rows=MIXED)
-op("new_full", "tensor self, ints size, number fill_value, dtype? dtype=None", _new_full, rows=MIXED)
+op("new_zeros", "tensor self, ints size, dtype? dtype=None", _new, rows=FRESH)
+op("new_ones", "tensor self, ints size, dtype? dtype=None", _new, rows=FRESH)
+op("new_full", "tensor self, ints size, number fill_value, dtype? dtype=None", _new_full, rows=FRESH)
 one("fill.Scalar", "tensor self, number value", _fill)
 one("fill.Tensor", "tensor self, tensor value", _fill)
 one("copy", "tensor self, tensor src", _copy)

@@ -1,9 +1,12 @@
 """Where the row axis of an operand goes: the column that says which ops may run on slices of a batch.
 
 POINTWISE           output dimensions line up with each operand's from the right
-Along("dim")        works along the dimensions that argument names; the others pass through
-Along(-2, -1)       works along these dimensions of the first operand; the others pass through
+TRACED              one operand; where its row dimension comes out is read off the shape rule (views, repeats, …)
+Along("dim")        TRACED, but mixed where the rows lie along the dimensions that the argument names
 Leading(n, …)       of operand i, the last n_i dimensions are used up; those before line up from the right and pass
+                    (a name in place of a number: as many as that argument is long)
+FRESH               only the operand's dtype counts: the same in every slice
+rule("matmul")      a rule of its own, in weft.ir.optable.follow
 MIXED               rows may mix: the op waits for all of them
 """
 
@@ -21,12 +24,28 @@ class Rows(NamedTuple):
 
 MIXED = Rows("mixed")
 POINTWISE = Rows("pointwise")
+TRACED = Rows("traced")
 VIEW = Rows("view")
+FRESH = Rows("fresh")
 
 
 def Along(*dims: int | str) -> Rows:
     return Rows("along", dims)
 
 
-def Leading(*used: int) -> Rows:
+def Leading(*used: int | str) -> Rows:
     return Rows("leading", used)
+
+
+def rule(name: str) -> Rows:
+    return Rows(name)
+
+
+class Lie(NamedTuple):
+    """Where the rows of a value lie: along dimension `dim`, `inner` neighbours there belonging to each row.
+
+    [batch, pos, d] has Lie(0); merged to [batch·pos, d] it has Lie(0, pos). Rows are always the major part.
+    """
+
+    dim: int
+    inner: int = 1
