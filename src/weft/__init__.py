@@ -21,16 +21,19 @@ from weft.errors import WeftError
 
 if TYPE_CHECKING:
     from weft.api import connect, load, replay
+    from weft.collect import Collection
     from weft.trace import Model, cross_entropy, grad, kl, log_prob, logit_diff, prob, score
 
 _HOMES = {
     "weft.api": ("connect", "load", "replay"),
+    "weft.collect": ("Collection",),
     "weft.trace": ("Model", "cross_entropy", "grad", "kl", "log_prob", "logit_diff", "prob", "score"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0.dev0"
 __all__ = [
+    "Collection",
     "Model",
     "WeftError",
     "connect",

@@ -6,13 +6,14 @@ weft.connect("http://127.0.0.1:7787").model("induction")
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from weft.client import connect as connect_client
-from weft.errors import ModelError, NotFoundError, OpError, SessionError
+from weft.errors import ModelError, NotFoundError, OpError, ServiceError, SessionError
 from weft.execute import run as execute
 from weft.execute.constants import to_tensor
 from weft.ir.card import Card
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from weft.client import Client
     from weft.client.job import Job
     from weft.record import Record
+    from weft.trace.backend import Pending
 
 
 class LocalBackend:
@@ -58,6 +60,12 @@ class LocalBackend:
             where=where(),
         )
 
+    def begin(self, experiment: Experiment) -> Pending:
+        return PendingHere(self, experiment)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return dict(self.loaded.fingerprint())
+
     def record(self, experiment: Experiment, outcome: Outcome | None) -> Record:
         assert outcome is not None
         return record_of(self.loaded, experiment, outcome)
@@ -67,6 +75,22 @@ class LocalBackend:
 
     def apply(self, part: str, value: torch.Tensor) -> torch.Tensor:
         return self.loaded.apply(part, value)
+
+
+class PendingHere:
+    """An experiment of this process, run when its values are asked for."""
+
+    def __init__(self, backend: LocalBackend, experiment: Experiment) -> None:
+        self.backend, self.experiment = backend, experiment
+
+    def values(self) -> dict[str, torch.Tensor]:
+        return dict(self.backend.run(self.experiment).values)
+
+    def cancel(self) -> None:
+        """Nothing has been handed to anybody."""
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 class RemoteBackend:
@@ -88,6 +112,13 @@ class RemoteBackend:
         values = {name: to_tensor(value, torch.device("cpu")) for name, value in record.results.items()}
         return Outcome(values, record.edits, record.work, record.seconds, record.plan, record=record)
 
+    def begin(self, experiment: Experiment) -> Pending:
+        # A job of its own, never one that somebody else may still want the results of.
+        return PendingThere(self.client.submit(self.name, experiment, fresh=True))
+
+    def fingerprint(self) -> dict[str, Any]:
+        return next(dict(each["fingerprint"]) for each in self.client.models() if each["name"] == self.name)
+
     def submit(self, experiment: Experiment, *, fresh: bool = False) -> Job:
         return self.client.submit(self.name, experiment, fresh=fresh)
 
@@ -106,6 +137,24 @@ class RemoteBackend:
             result = session.model._apply(part, value)
             result.save("result")  # type: ignore[attr-defined]
         return session.results["result"]
+
+
+class PendingThere:
+    """A job of a server's whose values are fetched when they are asked for."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def values(self) -> dict[str, torch.Tensor]:
+        results = self.job.wait(progress=False).result()
+        return {name: to_tensor(value, torch.device("cpu")) for name, value in results.items()}
+
+    def cancel(self) -> None:
+        with contextlib.suppress(ServiceError):  # it has ended already, or nobody is there to be told
+            self.job.cancel()
+
+    def forget(self) -> None:
+        self.job.forget()
 
 
 class Server:

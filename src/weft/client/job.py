@@ -106,6 +106,10 @@ class Job:
         """The record's file, to be kept."""
         return self.http.request("GET", f"{self.path}/record").content
 
+    def forget(self) -> None:
+        """Let the server drop the results of a job that is done: they have been put elsewhere."""
+        self.http.request("DELETE", f"{self.path}/result")
+
     def _stream(self) -> Iterator[Status]:
         with self.http.stream(f"{self.path}/events") as response:
             for line in response.iter_lines():

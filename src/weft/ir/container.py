@@ -26,19 +26,28 @@ class Contents(NamedTuple):
 
 
 def pack(tensors: Mapping[str, tuple[TensorType, bytes | memoryview]], metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a safetensors file. Wide dtypes come first, so that every tensor is aligned; then by name."""
-    names = sorted(tensors, key=lambda name: (-DTYPES[tensors[name][0].dtype].itemsize, name))
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    """The bytes of a safetensors file."""
+    head, names = header({name: kind for name, (kind, _) in tensors.items()}, metadata)
+    return b"".join([head, *(tensors[name][1] for name in names)])
+
+
+def header(types: Mapping[str, TensorType], metadata: Mapping[str, str] | None = None) -> tuple[bytes, list[str]]:
+    """The beginning of a file that holds these tensors, and the order in which their bytes follow it.
+
+    Wide dtypes come first, so that every tensor is aligned; then by name.
+    """
+    names = sorted(types, key=lambda name: (-DTYPES[types[name].dtype].itemsize, name))
+    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
     for name in names:
-        kind = tensors[name][0]
+        kind = types[name]
         end = offset + kind.nbytes
         dtype = DTYPES[kind.dtype].safetensors
-        header[name] = {"dtype": dtype, "shape": list(kind.shape), "data_offsets": [offset, end]}
+        entries[name] = {"dtype": dtype, "shape": list(kind.shape), "data_offsets": [offset, end]}
         offset = end
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *(tensors[name][1] for name in names)])
+    return len(text).to_bytes(8, "little") + text, names
 
 
 def unpack(data: bytes, limits: Limits, *, tensors: int | None = None) -> Contents:

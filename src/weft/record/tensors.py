@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from weft.errors import FormatError
 from weft.ir import container
 from weft.ir.constant import BytesConstant
+from weft.ir.container import header
 from weft.ir.limits import UNLIMITED
 from weft.ir.nodes import ConstantData
-from weft.ir.types import DTYPES, FROM_SAFETENSORS, TensorType
+from weft.ir.types import FROM_SAFETENSORS, TensorType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,24 +48,6 @@ class Part(NamedTuple):
     type: TensorType
     begin: int
     end: int
-
-
-def header(types: Mapping[str, TensorType]) -> tuple[bytes, list[str]]:
-    """The header of a file that holds these tensors, and the order in which their bytes follow it.
-
-    The order is that of weft.ir.container: wide dtypes first, so that all are aligned, then by name.
-    """
-    order = sorted(types, key=lambda name: (-DTYPES[types[name].dtype].itemsize, name))
-    entries: dict[str, Any] = {}
-    offset = 0
-    for name in order:
-        kind = types[name]
-        code = DTYPES[kind.dtype].safetensors
-        entries[name] = {"dtype": code, "shape": list(kind.shape), "data_offsets": [offset, offset + kind.nbytes]}
-        offset += kind.nbytes
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, order
 
 
 def pack(tensors: Mapping[str, ConstantData]) -> bytes:

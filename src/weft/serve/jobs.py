@@ -116,6 +116,13 @@ class Jobs:
     def cancel_queued(self, job: str) -> bool:
         return self._change(job, {"queued"}, state="cancelled", finished=time.time())
 
+    def forget(self, job: str, record: str) -> bool:
+        """The job has a record no longer; whether some other job still has the same one."""
+        with self.engine.begin() as connection:
+            connection.execute(JOBS.update().where(JOBS.c.id == job).values(record=None))
+            query = sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.record == record)
+            return bool(connection.execute(query).scalar())
+
     def recover(self) -> None:
         """After a start: what was running when the server died is queued again, and that attempt does not count."""
         running = JOBS.update().where(JOBS.c.state == "running")

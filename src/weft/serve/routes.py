@@ -214,6 +214,16 @@ async def record(job: str, svc: Svc, _: Caller) -> Response:
     return _file(row, pieces(), None)
 
 
+@router.delete("/v1/experiments/{job}/result", status_code=204, response_class=Response)
+async def forget(job: str, svc: Svc, _: Caller) -> Response:
+    """Drop the record and the results of a job that is done. The same experiment would be run again."""
+    row = finished(await svc.job(job))
+    if row.record is not None and not await asyncio.to_thread(svc.shared.jobs.forget, job, row.record):
+        await asyncio.to_thread(svc.shared.store.delete, row.record_file)
+    svc.shared.board.post(job, record=None)
+    return Response(status_code=204)
+
+
 @router.delete("/v1/experiments/{job}", status_code=202, response_model=JobOut)
 async def cancel(job: str, svc: Svc, _: Caller) -> JobOut:
     """Cancel a job, waiting or running. One that has ended stays as it is: 409."""

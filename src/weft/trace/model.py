@@ -27,6 +27,7 @@ from weft.trace.tensor import Traced, resolve
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from weft.collect import Collection
     from weft.models.tokens import Tokens
     from weft.trace.backend import Backend
     from weft.trace.run import Run
@@ -89,6 +90,32 @@ class Model:
         with template:
             yield edited
         edited.close(template.finish())
+
+    def collect(
+        self,
+        prompts: Any,
+        sites: Any,
+        at: Any = None,
+        to: Any = None,
+        dtype: Any = None,
+        *,
+        column: str = "text",
+        budget: int = 500_000_000,
+        progress: bool = True,
+    ) -> Collection:
+        """Write activations of any number of prompts to the folder `to`; gives them as a `weft.Collection`.
+
+        model.collect(Path("prompts.txt"), "resid_post", at=-1, to="activations", dtype="float16")
+
+        `prompts`: texts, token ids, chats, an iterator of these, a text file as a Path (a prompt a line), or a data set
+        (its `column`). `sites`: names such as "resid_post[3]"; "resid_post" is every layer. `at`: None for every position,
+        a position or several (from the prompt's own start, or from its end), a text, whose last token is meant, or a
+        function (number, ids) -> positions. `budget` is bytes of memory above the model. Memory does not grow with the
+        number of prompts. A collection that was interrupted goes on where it stopped when it is called again.
+        """
+        from weft.collect import collect
+
+        return collect(self, prompts, sites, at, to, dtype, column=column, budget=budget, progress=progress)
 
     @property
     def sessions(self) -> list[Session]:
