@@ -57,3 +57,40 @@ def tiny_llama(seed: int = 0, attention: str = "sdpa", **changes: object) -> nn.
         **{**_SIZES, "attention_bias": True, "mlp_bias": True, **changes}, attn_implementation=attention
     )
     return randomised(LlamaForCausalLM(config), seed)
+
+
+def tiny(kind: str, seed: int = 0, attention: str = "", **changes: object) -> nn.Module:
+    """A tiny model of that `model_type`, all random: sizes as tiny_llama's, with what the family adds made small."""
+    import transformers
+
+    config_class, module_class, own = KINDS[kind]
+    attention = attention or attention_of(kind)
+    config = getattr(transformers, config_class)(**{**_SIZES, **own, **changes}, attn_implementation=attention)
+    return randomised(getattr(transformers, module_class)(config), seed)
+
+
+def attention_of(kind: str) -> str:
+    """The attention that a family has by default: those that sdpa cannot do have eager."""
+    return "eager" if kind in ("gemma2", "gpt_oss", "bloom") else "sdpa"
+
+
+_WINDOWS = {"sliding_window": 4, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]}
+_NO_GROUPS = {"num_key_value_heads": 4, "head_dim": 4}
+_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "experts_implementation": "eager"}
+KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {}),
+    "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", {"head_dim": 4}),
+    "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", {
+        **_WINDOWS, "query_pre_attn_scalar": 7, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
+    }),
+    "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", {**_WINDOWS, "query_pre_attn_scalar": 7}),
+    "phi3": ("Phi3Config", "Phi3ForCausalLM", {"head_dim": 4, "pad_token_id": 0}),
+    "gpt_oss": ("GptOssConfig", "GptOssForCausalLM", {
+        **_WINDOWS, **_EXPERTS, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
+    }),
+    "mixtral": ("MixtralConfig", "MixtralForCausalLM", _EXPERTS),
+    "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {**_NO_GROUPS, "use_parallel_residual": True}),
+    "bloom": ("BloomConfig", "BloomForCausalLM", {
+        "hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 5, "head_dim": 4,
+    }),
+}  # fmt: skip

@@ -1,8 +1,10 @@
 """Each site is held to its equation (DESIGN §3), with projections and sums written out again here."""
 
+from functools import partial
+
 import pytest
 import torch
-from tests.tiny import tiny_gpt2, tiny_llama, tiny_mistral, tiny_qwen2
+from tests.tiny import KINDS, attention_of, tiny, tiny_gpt2, tiny_llama, tiny_mistral, tiny_qwen2
 
 from weft.ir.nodes import Site
 from weft.models import Loaded, load, tapped
@@ -14,6 +16,9 @@ MODELS = [
     pytest.param((tiny_llama, "eager"), id="llama-eager"),
     pytest.param((tiny_mistral, "sdpa"), id="mistral-sdpa"),
     pytest.param((tiny_qwen2, "sdpa"), id="qwen2-sdpa"),
+    *(pytest.param((partial(tiny, kind), attention_of(kind)), id=kind) for kind in KINDS),
+    pytest.param((partial(tiny, "gpt_neox", use_parallel_residual=False), "sdpa"), id="gpt_neox-one-after-the-other"),
+    pytest.param((partial(tiny, "gemma3"), "eager"), id="gemma3-eager"),
 ]
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])
 LAYER = 1
@@ -47,9 +52,10 @@ def sites(request) -> Sites:
     return Sites(load(build(seed=3, attention=attention).double()))
 
 
-@pytest.fixture(params=["gpt2", "llama"], scope="module")
+@pytest.fixture(params=["gpt2", "llama", *KINDS], scope="module")
 def plain(request) -> Sites:
-    return Sites(load({"gpt2": tiny_gpt2, "llama": tiny_llama}[request.param](seed=5).double()))
+    build = {"gpt2": tiny_gpt2, "llama": tiny_llama}.get(request.param) or partial(tiny, request.param)
+    return Sites(load(build(seed=5, attention=attention_of(request.param)).double()))
 
 
 def same(left: torch.Tensor, right: torch.Tensor) -> bool:
@@ -66,8 +72,30 @@ def layer_path(loaded: Loaded) -> str:
     return f"{loaded.family.layers}.{LAYER}"
 
 
+def read_through(sites: Sites, norm: str, stream: torch.Tensor) -> torch.Tensor:
+    """What a sublayer reads: the stream, normed where the family has a norm there."""
+    return sites.module(f"{layer_path(sites.loaded)}.{norm}", "output") if norm else stream
+
+
 def normed(sites: Sites) -> torch.Tensor:
-    return sites.module(f"{layer_path(sites.loaded)}.{sites.loaded.family.norm1}", "output")
+    return read_through(sites, sites.loaded.family.norm1, sites["resid_post", LAYER - 1])
+
+
+def rms(loaded: Loaded, path: str, x: torch.Tensor) -> torch.Tensor:
+    """An RMS norm of layer LAYER over the last axis, written out: Gemma's gains count from 1."""
+    gain = loaded.param(f"param({layer_path(loaded)}.{path}.weight)") + loaded.card.family.startswith("gemma")
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + loaded.module.config.rms_norm_eps) * gain
+
+
+def adds(loaded: Loaded, norm: str, given: torch.Tensor) -> torch.Tensor:
+    """What goes on to the stream of what a projection gave: a norm of it where the family has one after the sublayer."""
+    return rms(loaded, norm, given) if norm.endswith("layernorm") else given
+
+
+def capped(loaded: Loaded, x: torch.Tensor) -> torch.Tensor:
+    """Gemma 2's logits."""
+    limit = {"gemma2": 3.0}.get(loaded.card.family)
+    return x if limit is None else torch.tanh(x / limit) * limit
 
 
 def per_query_head(sites: Sites, kv: torch.Tensor) -> torch.Tensor:
@@ -86,18 +114,25 @@ def test_shapes_and_dtypes_are_the_cards(sites):
 
 
 def test_reading_everything_leaves_the_output_as_it_is(sites):
-    with torch.no_grad():
-        assert same(sites.output, sites.loaded.module(IDS).logits)
+    with torch.no_grad():  # eager attention takes its softmax in float32 whatever the model's dtype
+        assert torch.allclose(sites.output, sites.loaded.module(IDS).logits, atol=1e-5)
 
 
 def test_streams_add_up(sites):
-    before = sites["resid_post", LAYER - 1]
-    assert same(before + sites["attn_out", LAYER], sites["resid_mid", LAYER])
-    assert same(sites["resid_mid", LAYER] + sites["mlp_out", LAYER], sites["resid_post", LAYER])
+    before, attn, mlp = sites["resid_post", LAYER - 1], sites["attn_out", LAYER], sites["mlp_out", LAYER]
+    assert same(before + attn + mlp, sites["resid_post", LAYER])
+    if "resid_mid" not in sites.loaded.card.absent:
+        assert same(before + attn, sites["resid_mid", LAYER])
+    assert not same(before + attn, before) and not same(before + mlp, before)
+
+
+def test_a_stream_between_is_absent_only_where_there_is_none(sites):
+    parallel = getattr(sites.loaded.module.config, "use_parallel_residual", False)
+    assert ("resid_mid" in sites.loaded.card.absent) is parallel
 
 
 def test_embed_is_what_enters_layer_0(sites):
-    assert same(sites["embed"] + sites["attn_out", 0], sites["resid_mid", 0])
+    assert same(sites["embed"] + sites["attn_out", 0] + sites["mlp_out", 0], sites["resid_post", 0])
 
 
 def test_gpt2_embed_has_positions_in_it():
@@ -112,9 +147,30 @@ def test_q_k_v_are_the_projections_of_the_normed_stream(sites, name):
     weight, bias = f"W_{name.upper()}[{LAYER}]", f"b_{name.upper()}[{LAYER}]"
     expected = torch.einsum("bpm,hmd->bphd", normed(sites), sites.loaded.param(weight))
     shift = sites.loaded.param(bias) if bias in sites.loaded.card.params else 0.0
-    assert same(sites[name, LAYER], expected + shift)
-    unnormed = torch.einsum("bpm,hmd->bphd", sites["resid_post", LAYER - 1], sites.loaded.param(weight))
-    assert not same(sites[name, LAYER], unnormed + shift)
+    bare = expected + shift
+    norm = {"q": sites.loaded.family.q_norm, "k": sites.loaded.family.k_norm}.get(name, "")
+    if norm:
+        flat = sites.loaded.card.family == "olmo2"  # its norm is over all heads together
+        found = rms(sites.loaded, norm, bare.flatten(2) if flat else bare)
+        assert same(sites[name, LAYER], found.unflatten(-1, bare.shape[2:]) if flat else found)
+        assert not same(sites[name, LAYER], bare)
+        return
+    assert same(sites[name, LAYER], bare)
+    if sites.loaded.family.norm1:
+        unnormed = torch.einsum("bpm,hmd->bphd", sites["resid_post", LAYER - 1], sites.loaded.param(weight))
+        assert not same(sites[name, LAYER], unnormed + shift)
+
+
+@pytest.mark.parametrize("kind", ["gpt_neox", "bloom"])
+def test_q_k_v_of_each_head_lie_together_not_all_q_first(kind):
+    sites = Sites(load(tiny(kind, seed=3, attention=attention_of(kind))))
+    path = f"{layer_path(sites.loaded)}.{sites.loaded.family.qkv}"
+    together, shape = sites.module(path, "output"), sites["q", LAYER].shape
+    heads = together.unflatten(-1, (shape[2], -1))  # batch pos head 3·d_head
+    for name, part in zip("qkv", heads.split(shape[3], dim=-1), strict=True):
+        assert same(sites[name, LAYER], part)
+    side_by_side = together.chunk(3, dim=-1)[0].unflatten(-1, shape[2:])
+    assert not same(sites["q", LAYER], side_by_side)
 
 
 def test_a_q_laid_out_head_last_would_be_wrong(sites):
@@ -123,7 +179,7 @@ def test_a_q_laid_out_head_last_would_be_wrong(sites):
 
 
 def test_rotary_turns_q_and_k_where_there_is_one(sites):
-    turned = sites.loaded.card.family == "llama"
+    turned = sites.loaded.card.family not in ("gpt2", "bloom")
     for name, rotated in (("q", "q_rot"), ("k", "k_rot")):
         assert same(sites[name, LAYER], sites[rotated, LAYER]) is not turned
         assert same(sites[name, LAYER][:, 0], sites[rotated, LAYER][:, 0])  # position 0 is turned by no angle
@@ -138,19 +194,45 @@ def test_rotary_is_the_turn_of_halves():
     assert same(sites["q_rot", LAYER], torch.cat([low * cos - high * sin, high * cos + low * sin], -1))
 
 
-def test_scores_are_scaled_products_under_the_causal_mask(sites):
-    k = per_query_head(sites, sites["k_rot", LAYER])
-    products = torch.einsum("bqhd,bkhd->bhqk", sites["q_rot", LAYER], k) / sites.loaded.sizes["d_head"] ** 0.5
+def expected_scores(sites: Sites, layer: int) -> torch.Tensor:
+    """scale · q kᵀ, capped, with a bias, as each family has it; the mask comes after."""
+    loaded, config = sites.loaded, sites.loaded.module.config
+    k = per_query_head(sites, sites["k_rot", layer])
+    scale = 7**-0.5 if loaded.card.family.startswith("gemma") else loaded.sizes["d_head"] ** -0.5
+    products = torch.einsum("bqhd,bkhd->bhqk", sites["q_rot", layer], k) * scale
+    if loaded.card.family == "gemma2":
+        products = torch.tanh(products / config.attn_logit_softcapping) * config.attn_logit_softcapping
+    if loaded.card.family == "bloom":  # 5 heads: slopes of 4, then the first of those of 8 that is new
+        slopes = torch.tensor([2**-2, 2**-4, 2**-6, 2**-8, 2**-1], dtype=products.dtype)
+        products = products + slopes[:, None, None] * torch.arange(7)
+    return products
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_scores_are_scaled_products_under_the_causal_mask(sites, layer):
+    config, products = sites.loaded.module.config, None
+    if layer >= sites.loaded.sizes["n_layers"]:
+        layer = 0
+    products = expected_scores(sites, layer)
     hidden = torch.ones(7, 7, dtype=torch.bool).triu(1)
-    if window := getattr(sites.loaded.module.config, "sliding_window", None):
-        hidden |= torch.ones(7, 7, dtype=torch.bool).tril(-window)
-    assert same(sites["scores", LAYER].masked_fill(hidden, 0.0), products.masked_fill(hidden, 0.0))
-    assert bool(sites["scores", LAYER][..., hidden].isneginf().all())
+    kinds = getattr(config, "layer_types", None)
+    sliding = kinds[layer] == "sliding_attention" if kinds else getattr(config, "sliding_window", None)
+    if sliding:
+        hidden |= torch.ones(7, 7, dtype=torch.bool).tril(-config.sliding_window)
+    assert same(sites["scores", layer].masked_fill(hidden, 0.0), products.masked_fill(hidden, 0.0))
+    assert bool(sites["scores", layer][..., hidden].isneginf().all())
 
 
 def test_pattern_is_softmax_and_its_rows_sum_to_one(sites):
-    assert same(sites["scores", LAYER].softmax(-1), sites["pattern", LAYER])
-    assert same(sites["pattern", LAYER].sum(-1), torch.ones(2, sites.loaded.sizes["n_heads"], 7).double())
+    scores, pattern = sites["scores", LAYER], sites["pattern", LAYER]
+    path = f"param({layer_path(sites.loaded)}.self_attn.sinks)"
+    if path in sites.loaded.card.params:  # to less than one: a sink takes its share
+        sink = sites.loaded.param(path).exp()[:, None]
+        assert same(pattern, scores.exp() / (scores.exp().sum(-1) + sink)[..., None])
+        assert bool((pattern.sum(-1) < 1 - 1e-3).all())
+        return
+    assert same(scores.softmax(-1), pattern)
+    assert same(pattern.sum(-1), torch.ones(2, sites.loaded.sizes["n_heads"], 7).double())
 
 
 def test_z_mixes_values_by_pattern(sites):
@@ -168,9 +250,10 @@ def test_grouped_heads_are_neighbours_not_strided():
 
 def test_head_out_sums_to_attn_out(sites):
     total, bias = sites["head_out", LAYER].sum(2), f"b_O[{LAYER}]"
-    assert same(
-        total + (sites.loaded.param(bias) if bias in sites.loaded.card.params else 0.0), sites["attn_out", LAYER]
-    )
+    total = total + (sites.loaded.param(bias) if bias in sites.loaded.card.params else 0.0)
+    assert same(adds(sites.loaded, sites.loaded.family.attn_adds, total), sites["attn_out", LAYER])
+    if sites.loaded.card.family in ("gemma2", "gemma3", "olmo2"):
+        assert not same(total, sites["attn_out", LAYER])
 
 
 def test_head_out_is_the_projection_of_that_head_alone(sites):
@@ -192,24 +275,37 @@ def test_z_through_W_O_is_head_out(sites):
     )
 
 
+ACTIVATION = {
+    "gpt2": partial(torch.nn.functional.gelu, approximate="tanh"),
+    "bloom": partial(torch.nn.functional.gelu, approximate="tanh"),
+    "gemma2": partial(torch.nn.functional.gelu, approximate="tanh"),
+    "gemma3": partial(torch.nn.functional.gelu, approximate="tanh"),
+    "gpt_neox": torch.nn.functional.gelu,
+}
+GATED = ("llama", "qwen3", "olmo2", "gemma2", "gemma3", "phi3")
+
+
 def test_neurons_before_and_after_the_activation(sites):
-    loaded, path = sites.loaded, f"{layer_path(sites.loaded)}.{sites.loaded.family.norm2}"
-    x, at = sites.module(path, "output"), f"[{LAYER}]"
+    loaded, at = sites.loaded, f"[{LAYER}]"
+    if loaded.card.family in ("gpt_oss", "mixtral"):
+        assert "experts" in loaded.card.absent["mlp_pre"] and "experts" in loaded.card.absent["mlp_post"]
+        return
+    stream = None if loaded.family.parallel else sites["resid_mid", LAYER]
+    x = read_through(sites, loaded.family.norm2, stream)
     into = biased(loaded, x, f"W_in{at}", f"b_in{at}")
-    if loaded.card.family == "gpt2":
-        pre, post = into, torch.nn.functional.gelu(into, approximate="tanh")
-    else:
-        pre = biased(loaded, x, f"W_gate{at}", f"b_gate{at}")
-        post = torch.nn.functional.silu(pre) * into
+    act = ACTIVATION.get(loaded.card.family, torch.nn.functional.silu)
+    pre = biased(loaded, x, f"W_gate{at}", f"b_gate{at}") if loaded.card.family in GATED else into
+    post = act(pre) * into if loaded.card.family in GATED else act(pre)
     assert same(sites["mlp_pre", LAYER], pre)
     assert same(sites["mlp_post", LAYER], post)
-    assert same(biased(loaded, post, f"W_out{at}", f"b_out{at}"), sites["mlp_out", LAYER])
+    given = biased(loaded, post, f"W_out{at}", f"b_out{at}")
+    assert same(adds(loaded, loaded.family.mlp_adds, given), sites["mlp_out", LAYER])
 
 
 def test_unembedding_the_final_norm_gives_the_logits(sites):
     loaded = sites.loaded
     last = sites["resid_post", loaded.sizes["n_layers"] - 1]
-    assert same(sites["final_norm"] @ loaded.param("W_U"), sites["logits"])
+    assert same(capped(loaded, sites["final_norm"] @ loaded.param("W_U")), sites["logits"])
     assert same(loaded.apply("unembed", loaded.apply("final_norm", last)), sites["logits"])
     assert same(sites["logits"], sites.output)
 
@@ -218,7 +314,7 @@ def test_raw_modules_equal_plain_hooks(plain):
     loaded, seen = plain.loaded, {}
 
     def note(path):
-        return lambda module, args, output: seen.update({path: output})
+        return lambda module, args, output: seen.setdefault(path, []).append(output)
 
     handles = [each.register_forward_hook(note(path)) for path, each in loaded.module.named_modules() if path]
     with torch.no_grad():
@@ -228,9 +324,10 @@ def test_raw_modules_equal_plain_hooks(plain):
     raw = [site for site in plain.values if site.path and site.name == "module.output" and site.item in ("", "0")]
     assert len(raw) > 20
     for site in raw:
-        output = seen[site.path]
+        output = seen[site.path][site.call]
         output = next(iter(output.values())) if isinstance(output, dict) else output
-        assert same(plain.values[site], output[0] if isinstance(output, tuple) else output), site
+        output = output[0] if isinstance(output, tuple) else output
+        assert torch.allclose(plain.values[site], output, rtol=1e-5, atol=1e-5), site
 
 
 def test_sdpa_and_eager_give_the_same_sites():

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from weft.errors import ExecutionError
 from weft.models import attention
+from weft.models.attention import How
 from weft.models.hooks import lock_of
+from weft.models.supplied import supplied
 
 
 class _Captured(Exception):
@@ -25,22 +28,20 @@ class _Captured(Exception):
 
 @dataclass(frozen=True)
 class Arguments:
-    """How the model calls its layers, for packed tokens: the hidden state first, then these."""
+    """How the model calls its layers, for packed tokens: the hidden state first, then these, layer by layer."""
 
     hidden: torch.Tensor  # 1 token d_model
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
     count: int
 
-    def at(self, tokens: torch.Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments for some of the tokens (None: all of them)."""
-        if tokens is None:
-            return self.args, self.kwargs
-        return self._cut(self.args, tokens), self._cut(self.kwargs, tokens)
+    def at(self, layer: int, tokens: torch.Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A layer's arguments for some of the tokens (None: all of them)."""
+        args, kwargs = self.calls[layer]
+        return (args, kwargs) if tokens is None else (self._cut(args, tokens), self._cut(kwargs, tokens))
 
     def _cut(self, value: Any, tokens: torch.Tensor) -> Any:
         if isinstance(value, torch.Tensor):
-            has_tokens = value.dim() >= 2 and value.shape[1] == self.count
+            has_tokens = value.dim() >= 2 and value.shape[0] == 1 and value.shape[1] == self.count
             return value.index_select(1, tokens) if has_tokens else value
         if isinstance(value, tuple | list):
             return type(value)(self._cut(item, tokens) for item in value)
@@ -55,8 +56,9 @@ class Packed:
         self.layers = list(loaded.module.get_submodule(loaded.family.layers))
         self.final_norm = loaded.module.get_submodule(loaded.family.final_norm)
         self.unembed = loaded.module.get_submodule(loaded.family.unembed)
-        self.weights = [sum(p.numel() for p in layer.parameters() if p.dim() == 2) for layer in self.layers]
+        self.weights = [sum(_used(p, loaded.module.config) for p in layer.parameters()) for layer in self.layers]
         self.attend: Any = None
+        self.attended = 0
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -68,43 +70,66 @@ class Packed:
             config._attn_implementation = attention.NAME
             attention.LOCAL.packed = self._attention
             try:
-                yield
+                with supplied(self.loaded.module, self.loaded.family):
+                    yield
             finally:
                 attention.LOCAL.packed = before
                 config._attn_implementation = original
 
-    def _attention(self, module: Any, q: Any, k: Any, v: Any, scaling: float | None) -> torch.Tensor:
-        return self.attend(module.layer_idx, q, k, v, q.shape[-1] ** -0.5 if scaling is None else scaling)
+    def _attention(self, module: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, how: How) -> torch.Tensor:
+        self.attended += 1
+        return self.attend(module.layer_idx, q, k, v, how)
 
     def arguments(self, tokens: torch.Tensor, positions: torch.Tensor) -> Arguments:
-        """The embedded tokens, and what the layers are called with beside the hidden state."""
-        found: list[Any] = []
+        """The embedded tokens, and what each layer is called with beside the hidden state. No layer is run."""
+        called: list[tuple[int, Any, dict[str, Any]]] = []
 
-        def stop(*args: Any, **kwargs: Any) -> None:
-            found.append((args, kwargs))
-            raise _Captured
+        def stub(number: int, *args: Any, **kwargs: Any) -> Any:
+            called.append((number, args, kwargs))
+            if number == len(self.layers) - 1:
+                raise _Captured
+            return called[0][1][:1]  # a tuple: some models take the first of what a layer gives, others all of it
 
-        first = self.layers[0]
-        first.forward = stop
         try:
-            self.loaded.module(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
+            for number, layer in enumerate(self.layers):
+                layer.forward = partial(stub, number)
+            # Told that no token is padding, transformers does not look for packed rows by itself.
+            told = {"attention_mask": torch.ones_like(tokens)[None], "position_ids": positions[None]}
+            self.loaded.module(input_ids=tokens[None], use_cache=False, **told)
         except _Captured:
             pass
         finally:
-            del first.forward
-        if not found:
-            raise ExecutionError("this model does not call its layers as decoders do")
-        (hidden, *args), kwargs = found[0]
-        return Arguments(hidden, tuple(args), kwargs, int(tokens.shape[0]))
+            for layer in self.layers:
+                vars(layer).pop("forward", None)
+        if [number for number, _, _ in called] != list(range(len(self.layers))) or not called[0][1]:
+            raise ExecutionError("the model does not call its layers once each, in order, the stream first")
+        calls = tuple((args[1:], kwargs) for _, args, kwargs in called)
+        return Arguments(called[0][1][0], calls, int(tokens.shape[0]))
 
     def layer(self, number: int, hidden: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         """One layer on packed tokens: [1, token, d_model] to the same."""
+        before = self.attended
         out = self.layers[number](hidden, *args, **kwargs)
-        return out[0] if isinstance(out, tuple) else out
+        out = out[0] if isinstance(out, tuple) else out
+        if self.attended != before + 1:
+            raise ExecutionError(
+                f"layer {number} calls attention {self.attended - before} times where transformers looks it up, not once"
+            )
+        if out.shape != hidden.shape:
+            raise ExecutionError(f"layer {number} makes {list(out.shape)} of a stream of {list(hidden.shape)}")
+        return out
 
     def logits(self, normed: torch.Tensor, entries: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of normed states [n, d_model]; only of some vocabulary entries where these are given."""
         if entries is None:
-            return self.unembed(normed)
+            return self.loaded.capped(self.unembed(normed))
         bias = self.unembed.bias
-        return torch.nn.functional.linear(normed, self.unembed.weight[entries], None if bias is None else bias[entries])
+        weight, bias = self.unembed.weight[entries], None if bias is None else bias[entries]
+        return self.loaded.capped(torch.nn.functional.linear(normed, weight, bias))
+
+
+def _used(parameter: torch.Tensor, config: Any) -> int:
+    """Multiplications that a parameter costs each token: of experts, those that a token is sent to."""
+    if parameter.dim() == 3:
+        return parameter[0].numel() * int(getattr(config, "num_experts_per_tok", 1))
+    return parameter.numel() if parameter.dim() == 2 else 0

@@ -13,6 +13,7 @@ from weft.execute.attend import Group, Part, Store, attend, part, stored
 from weft.execute.packed import Arguments
 from weft.execute.segments import Segment
 from weft.ir.nodes import Site
+from weft.models.attention import How
 from weft.models.hooks import installed
 from weft.plan.forks import IN_LAYER
 
@@ -70,7 +71,7 @@ class Sweep:
                 break
             hidden = self._leave(layer, hidden)
             if self.active:
-                args, kwargs = arguments.at(self._ids())
+                args, kwargs = arguments.at(layer, self._ids())
                 hidden = engine.packed.layer(layer, hidden, args, kwargs)
                 engine.work.done += hidden.shape[1]
                 engine.work.flops += 2 * hidden.shape[1] * engine.packed.weights[layer]
@@ -153,7 +154,7 @@ class Sweep:
                 parts.append(found)
         return Group(tokens, int(starts[0]) if straight else None, tuple(parts))
 
-    def _attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+    def _attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, how: How) -> torch.Tensor:
         if self.keep_keys is not None:
             starts, at = [], 0
             for segment in self.active:
@@ -162,7 +163,7 @@ class Sweep:
             lengths = [segment.length for segment in self.active]
             self.keep_keys.keys[layer] = stored(k, starts, lengths)
             self.keep_keys.values[layer] = stored(v, starts, lengths)
-        return attend(self.groups, layer, q, k, v, scale)
+        return attend(self.groups, layer, q, k, v, how)
 
     def _inner(self, site: Site, value: torch.Tensor) -> torch.Tensor | None:
         return self.site_taps[site](value) if site in self.site_taps else None

@@ -37,8 +37,43 @@ class Active(NamedTuple):
     seen: dict[int, Seen]  # by id of the attention module
 
 
-PackedAttention = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, float | None], torch.Tensor]
-"""`packed(module, q, k, v, scaling)`: attention of packed tokens, [1, head, token, d_head] to [1, token, head, d_head]."""
+MaskFunction = Callable[..., torch.Tensor]
+"""transformers' description of a mask: `visible(batch, head, query position, key position)`, elementwise."""
+KeyBias = Callable[[torch.Tensor], torch.Tensor]
+"""`bias(positions)`: what is added to the scores of keys at these positions, [head, *positions]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """Stands for a mask while packed attention is under way: which keys a query sees, as a function of positions."""
+
+    function: MaskFunction
+
+    @property
+    def causal(self) -> bool:
+        """Whether it is no more than that: no window, no chunks."""
+        from transformers.masking_utils import causal_mask_function
+
+        return self.function is causal_mask_function
+
+    def visible(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Booleans for positions that broadcast with each other."""
+        none = torch.zeros((), dtype=torch.long, device=queries.device)
+        return self.function(none, none, queries, keys)
+
+
+class How(NamedTuple):
+    """What a layer asks of attention, beside queries, keys and values. `rule` None: causal."""
+
+    scale: float
+    rule: Rule | None = None
+    softcap: float | None = None
+    sinks: torch.Tensor | None = None  # head
+    key_bias: KeyBias | None = None
+
+
+PackedAttention = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, How], torch.Tensor]
+"""`packed(module, q, k, v, how)`: attention of packed tokens, [1, head, token, d_head] to [1, token, head, d_head]."""
 
 
 class _Local(threading.local):
@@ -59,12 +94,14 @@ def register() -> None:
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, mask)
 
 
-def mask(*args: Any, config: Any = None, **kwargs: Any) -> torch.Tensor | None:
+def mask(*args: Any, config: Any = None, **kwargs: Any) -> torch.Tensor | Rule | None:
     """An explicit mask, always: as numbers where the model's own attention is eager, else as booleans."""
     from transformers.masking_utils import eager_mask, sdpa_mask
 
     if LOCAL.packed is not None:
-        return None
+        if kwargs.get("use_vmap"):  # transformers' sign for a function that is not its own
+            raise ExecutionError("its attention has a mask function of its own, which may look beyond positions")
+        return Rule(kwargs["mask_function"])
     original = next((each.original for each in LOCAL.active if each.config is config), "sdpa")
     if original == "eager":
         return eager_mask(*args, config=config, **kwargs)
@@ -76,28 +113,40 @@ def attention(
     query: torch.Tensor,  # batch head query_pos d_head
     key: torch.Tensor,  # batch kv_head key_pos d_head
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | Rule | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
     position_bias: torch.Tensor | None = None,
     s_aux: torch.Tensor | None = None,
+    key_bias: KeyBias | None = None,
+    through: Callable[[torch.Tensor], torch.Tensor] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention as transformers' own functions compute it, with q_rot, k_rot, scores and pattern offered to taps."""
-    if dropout or s_aux is not None:
-        what = "dropout" if dropout else "attention sinks"
-        raise ExecutionError(f"weft's attention has no {what}; put the model in eval mode, or read sites outside it")
+    """Attention as transformers' own functions compute it, with q_rot, k_rot, scores and pattern offered to taps.
+
+    `s_aux` [head] are sinks: a score that each query has besides its keys', of which no value comes. `key_bias` is for
+    packed tokens what `position_bias` is for others, where that hangs on the key's position alone. `through` is a module
+    of the model's that the pattern goes through.
+    """
+    if dropout:
+        raise ExecutionError("weft's attention has no dropout; put the model in eval mode, or read sites outside it")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if LOCAL.packed is not None:
-        if softcap is not None or position_bias is not None or attention_mask is not None:
-            raise ExecutionError("packed attention has no softcap, bias or mask")
-        return LOCAL.packed(module, query, key, value, scaling), None
+        if position_bias is not None and key_bias is None:
+            raise ExecutionError("packed attention has no bias between pairs of positions")
+        if attention_mask is not None and not isinstance(attention_mask, Rule):
+            raise ExecutionError("the model makes an attention mask of its own")
+        if attention_mask is None and not getattr(module, "is_causal", True):
+            raise ExecutionError("its attention is not causal")
+        how = How(scale, attention_mask, softcap, s_aux, key_bias)
+        return LOCAL.packed(module, query, key, value, how), None
+    assert not isinstance(attention_mask, Rule)
     active = next((each for each in reversed(LOCAL.active) if id(module) in each.seen), None)
     seen = active.seen[id(module)] if active else Seen(_nothing)
     emit = seen.emit
     query = _emit_positions(emit, "q_rot", query)
     key = _emit_keys(emit, key, query.shape[2], seen.cache, module)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = _grouped(query * scale, key.transpose(-1, -2))
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -108,9 +157,10 @@ def attention(
     if changed is not None:
         _check_not_blocked(scores, changed)
         scores = changed
-    pattern = _softmax(scores).to(query.dtype)
+    pattern = _softmax(scores, s_aux).to(query.dtype)
     changed = emit("pattern", pattern)
     pattern = pattern if changed is None else changed
+    pattern = through(pattern) if through else pattern
     z = _grouped(pattern, value).transpose(1, 2).contiguous()
     return z, pattern if active is not None and active.original == "eager" else None
 
@@ -177,9 +227,15 @@ def _check_not_blocked(before: torch.Tensor, after: torch.Tensor) -> None:
         )
 
 
-def _softmax(scores: torch.Tensor) -> torch.Tensor:
-    """Softmax over keys (in float32 for half precision); rows of padding, blocked whole by the mask, give zeros."""
+def _softmax(scores: torch.Tensor, sinks: torch.Tensor | None = None) -> torch.Tensor:
+    """Softmax over keys (in float32 for half precision); rows of padding, blocked whole by the mask, give zeros.
+
+    Sinks take their share, so that with them rows sum to less than 1.
+    """
     dtype = torch.float32 if scores.dtype in (torch.float16, torch.bfloat16) else scores.dtype
+    if sinks is not None:
+        column = sinks[:, None, None].expand(*scores.shape[:-1], 1)
+        return torch.softmax(torch.cat([scores, column], -1), -1, dtype=dtype)[..., :-1]
     blocked = scores.isneginf().all(-1, keepdim=True)
     if scores.is_meta or not bool(blocked.any()):
         return torch.softmax(scores, -1, dtype=dtype)

@@ -90,7 +90,11 @@ def meta_twin(module: nn.Module) -> nn.Module:
         for tensor in (*each._parameters.values(), *each._buffers.values(), *plain):
             if tensor is not None and id(tensor) not in memo:
                 memo[id(tensor)] = _on_meta(tensor)
-    return copy.deepcopy(module, memo)
+    twin = copy.deepcopy(module, memo)
+    config: Any = getattr(twin, "config", None)
+    if getattr(config, "_experts_implementation", None):
+        config._experts_implementation = "batched_mm"  # the only one whose shapes do not hang on values
+    return twin
 
 
 def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
@@ -120,7 +124,8 @@ def _observe(loaded: Loaded, twin: nn.Module, run: Callable[[], Any]) -> Seen:
 
     def raw(path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         for item, value in tensors.items():
-            note(Site(name, None, path, call, item), value)
+            if ".experts." not in path:  # what passes inside experts hangs on the routing, and on how they are computed
+                note(Site(name, None, path, call, item), value)
         return {}
 
     with installed(twin, loaded.family, loaded.sizes, None, note, raw, whole=_whole(loaded)):
@@ -183,16 +188,28 @@ def _raw_axes(kind: TensorType) -> tuple[str, ...]:
 
 
 def _with_insides(specs: tuple[SiteSpec, ...], loaded: Loaded) -> tuple[SiteSpec, ...]:
-    """q_rot, k_rot, scores and pattern of each layer put before its z, where attention's own function has them."""
+    """q_rot, k_rot, scores and pattern of each layer put in, where attention's own function has them: right before its
+    z, or, where attention is weft's own and has modules of its own (BLOOM's dropout), right after q, k and v."""
+    own = loaded.family is not None and bool(loaded.family.supplied)
+    last = {spec.site.layer: at for at, spec in enumerate(specs) if spec.site.name in ("q", "k", "v")}
     out: list[SiteSpec] = []
-    for spec in specs:
-        if spec.site.name == "z":
-            for name in INSIDE_ATTENTION:
-                axes = _LAYOUTS[name]
-                dims = tuple(_LENGTHS.get(axis) or Dim(loaded.sizes[_SIZE_OF_AXIS.get(axis, axis)]) for axis in axes)
-                out.append(SiteSpec(Site(name, spec.site.layer), axes, dims, spec.dtype))
+    for at, spec in enumerate(specs):
+        layer = spec.site.layer
+        if spec.site.name == "z" and not own:
+            out += _insides(layer, spec.dtype, loaded)
         out.append(spec)
+        if own and layer is not None and last.get(layer) == at:
+            out += _insides(layer, spec.dtype, loaded)
     return tuple(out)
+
+
+def _insides(layer: int | None, dtype: str, loaded: Loaded) -> list[SiteSpec]:
+    found: list[SiteSpec] = []
+    for name in INSIDE_ATTENTION:
+        axes = _LAYOUTS[name]
+        dims = tuple(_LENGTHS.get(axis) or Dim(loaded.sizes[_SIZE_OF_AXIS.get(axis, axis)]) for axis in axes)
+        found.append(SiteSpec(Site(name, layer), axes, dims, dtype))
+    return found
 
 
 def _finish(loaded: Loaded, twin: nn.Module, sites: tuple[SiteSpec, ...]) -> Card:
@@ -211,7 +228,11 @@ def _finish(loaded: Loaded, twin: nn.Module, sites: tuple[SiteSpec, ...]) -> Car
         sites=sites,
         params={name: TensorType(dtype_name(each.dtype), tuple(each.shape)) for name, each in found.items()},
         parts=_parts(loaded.family, twin),
-        absent={name: reason for name in STANDARD_SITES if name not in present},
+        absent={
+            name: (loaded.family.why_absent(name) if loaded.family else "") or reason
+            for name in STANDARD_SITES
+            if name not in present
+        },
         max_positions=int(getattr(config, "max_position_embeddings", 0) or 0),
         config=_config_data(config),
         tokenizer=dict(loaded.tokenizer),
@@ -263,6 +284,6 @@ def _part(name: str, module: nn.Module) -> PartSpec | None:
             out = module(torch.empty(2, d_in, dtype=first.dtype))
     except Exception:
         return None
-    if out.dim() != 2 or out.shape[0] != 2:
+    if not isinstance(out, torch.Tensor) or out.dim() != 2 or out.shape[0] != 2:
         return None
     return PartSpec(name, d_in, int(out.shape[-1]), dtype_name(first.dtype))

@@ -24,6 +24,7 @@ from weft.ir.nodes import Site
 from weft.models import attention, structure
 from weft.models.families import INSIDE_ATTENTION, Family
 from weft.models.points import Offer, Points, points
+from weft.models.supplied import supplied
 
 if TYPE_CHECKING:
     from weft.models.loaded import Loaded
@@ -277,7 +278,8 @@ def _own_attention(module: nn.Module, family: Family, inside: set[Site], offer: 
     attention.LOCAL.active.append(attention.Active(config, original, {id(each): note for each, note in seen.items()}))
     config._attn_implementation = attention.NAME
     try:
-        yield
+        with supplied(module, family):
+            yield
     finally:
         config._attn_implementation = original
         attention.LOCAL.active.pop()
@@ -291,6 +293,6 @@ def _emitter(layer: int, offer: Offer) -> attention.Emit:
 
 def _note_cache(note: attention.Seen) -> Callable[..., None]:
     def hook(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        note.cache = kwargs.get("past_key_values")
+        note.cache = next((kwargs[name] for name in ("past_key_values", "layer_past") if name in kwargs), None)
 
     return hook

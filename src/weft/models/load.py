@@ -15,7 +15,7 @@ from torch import nn
 
 from weft.errors import ModelError
 from weft.models import tokens
-from weft.models.families import BY_MODEL_TYPE, Family
+from weft.models.families import BY_MODEL_TYPE, Family, resolved
 from weft.models.loaded import Loaded
 
 Factory = Callable[[], tuple[nn.Module, Any]]
@@ -117,7 +117,8 @@ def _refuse_training(module: nn.Module) -> None:
     """A model of the user's is not touched; one whose forward is random or changes it cannot be experimented on."""
     for path, each in module.named_modules():
         drops = isinstance(each, nn.modules.dropout._DropoutNd) and each.p > 0
-        drops = drops or float(getattr(each, "attention_dropout", 0.0) or 0.0) > 0
+        rate = getattr(each, "attention_dropout", 0.0)  # a rate, or (BLOOM) a module, which is looked at by itself
+        drops = drops or (isinstance(rate, int | float) and rate > 0)
         learns = isinstance(each, nn.modules.batchnorm._NormBase) and each.track_running_stats
         if each.training and (drops or learns):
             why = "drops values at random" if drops else "changes its running statistics"
@@ -137,7 +138,8 @@ def _wrap(module: nn.Module, tokenizer: dict[str, str], name: str, identity: str
 
 def _family(module: nn.Module, config: Any) -> Family | None:
     """The table for this model; none where its configuration departs from what the table says."""
-    family = BY_MODEL_TYPE.get(config.model_type)
+    known = BY_MODEL_TYPE.get(config.model_type)
+    family = None if known is None else resolved(known, config)
     if family is None or getattr(config, "add_cross_attention", False) or getattr(config, "pruned_heads", None):
         return None
     paths = {path for path, _ in module.named_modules()}
@@ -155,10 +157,11 @@ def _sizes(module: nn.Module, config: Any, family: Family | None) -> dict[str, i
         "d_vocab": int(config.vocab_size),
     }
     if family is not None:
-        mlp: Any = module.get_submodule(f"{family.layers}.0.{family.mlp_in}").weight
         unembed: Any = module.get_submodule(family.unembed).weight
-        sizes["d_mlp"] = int(mlp.shape[-1 if family.conv1d else 0])
         sizes["d_vocab"] = int(unembed.shape[0])
+    if family is not None and family.mlp_out:
+        mlp: Any = module.get_submodule(f"{family.layers}.0.{family.mlp_out}").weight
+        sizes["d_mlp"] = int(mlp.shape[0 if family.conv1d else -1])
     elif getattr(config, "intermediate_size", None):
         sizes["d_mlp"] = int(config.intermediate_size)
     return sizes

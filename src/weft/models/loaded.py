@@ -119,7 +119,13 @@ class Loaded:
                 f"it has {', '.join(list(self.card.by_part)[:8])}, …"
             )
         with unseen():
-            return self.module.get_submodule(cardbuild.part_path(self.family, part))(value)
+            out = self.module.get_submodule(cardbuild.part_path(self.family, part))(value)
+        return self.capped(out) if part == "unembed" else out
+
+    def capped(self, logits: torch.Tensor) -> torch.Tensor:
+        """What the unembedding gives, kept below a limit where the family does that (Gemma 2)."""
+        limit = self.family.softcap if self.family else 0.0
+        return torch.tanh(logits / limit) * limit if limit else logits
 
     def fingerprint(self) -> dict[str, object]:
         """What the model is, as data: id, revision, class, SHA-256 of weights and of tokenizer.

@@ -16,6 +16,7 @@ import re
 from weft.errors import SiteError
 from weft.ir.card import Card
 from weft.ir.nodes import Site
+from weft.models.families import FAMILIES
 
 ALIASES = {
     "embedding": "embed",
@@ -65,6 +66,7 @@ _MODULES: dict[str, dict[str, tuple[str, str]]] = {
 _RMS_REASON = (
     "there it is taken before the norm's gain, which no site here is; final_norm and module(path) are after it"
 )
+_QK_NORM_REASON = "there it is taken before the norm of q and k, here after it; before it is run.module(path).output"
 _REFUSED = {
     "hook_pos_embed": "position embeddings have no batch axis here: model.W_pos, or run.module(path).output",
     "hook_scale": "a norm's scale is not a value that passes between modules; compute it from the norm's input",
@@ -151,9 +153,12 @@ def _layer(name: str, layer: int | None, card: Card, count: int) -> int:
 def _transformer_lens(name: str, card: Card) -> Site:
     block = _BLOCK.match(name)
     inner, layer = (block.group(2), int(block.group(1))) if block else (name, None)
+    family = FAMILIES.get(card.family)
+    if family and family.q_norm and inner in ("attn.hook_q", "attn.hook_k"):
+        raise SiteError(f"{name}: {_QK_NORM_REASON}")
     if block and inner in _IN_BLOCK:
         return resolve(_IN_BLOCK[inner], layer, card)
-    if inner.startswith(("ln1.", "ln2.", "ln_final.")) and inner.endswith("hook_normalized") and card.family == "llama":
+    if family and family.rms and inner.startswith(("ln1.", "ln2.", "ln_final.")) and inner.endswith("hook_normalized"):
         raise SiteError(f"{name}: {_RMS_REASON}")
     if name == "ln_final.hook_normalized":
         return resolve("final_norm", None, card)

@@ -62,16 +62,34 @@ class _Builder:
             self.add("after", f"{root}.{family.qkv}", [site("q"), site("k"), site("v")], self.packed(layer))
         else:
             for name, path in (("q", family.q), ("k", family.k), ("v", family.v)):
-                self.add("after", f"{root}.{path}", [site(name)], self.heads(site(name)))
+                self.projection(site(name), root, path, {"q": family.q_norm, "k": family.k_norm}.get(name, ""))
         self.add("before", f"{root}.{family.o}", [site("z")], self.heads(site("z")))
         self.add("after", f"{root}.{family.o}", [site("head_out")], self.head_out(layer))
-        self.add("after", f"{root}.{family.attn}", [site("attn_out")], self.plain(site("attn_out")))
-        self.add("before", f"{root}.{family.norm2}", [site("resid_mid")], self.in_place(site("resid_mid")))
-        mlp_pre = family.gate or family.mlp_in
-        self.add("after", f"{root}.{mlp_pre}", [site("mlp_pre")], self.plain(site("mlp_pre")))
-        self.add("before", f"{root}.{family.mlp_out}", [site("mlp_post")], self.plain(site("mlp_post")))
-        self.add("after", f"{root}.{family.mlp}", [site("mlp_out")], self.plain(site("mlp_out")))
+        self.add("after", f"{root}.{family.attn_adds or family.attn}", [site("attn_out")], self.plain(site("attn_out")))
+        if not family.parallel:
+            mid = f"{root}.{family.norm2 or family.mlp}"
+            self.add("before", mid, [site("resid_mid")], self.in_place(site("resid_mid")))
+        self.neurons(site, root)
+        self.add("after", f"{root}.{family.mlp_adds or family.mlp}", [site("mlp_out")], self.plain(site("mlp_out")))
         self.add("after", root, [site("resid_post")], self.plain(site("resid_post")))
+
+    def projection(self, site: Site, root: str, path: str, norm: str) -> None:
+        """q, k or v as it leaves its projection, or the norm after that."""
+        if not norm or self.family.qk_layout == "flat":
+            self.add("after", f"{root}.{norm or path}", [site], self.heads(site))
+        else:
+            self.add("after", f"{root}.{norm}", [site], self.by_head(site, self.family.qk_layout == "head first"))
+
+    def neurons(self, site: Callable[[str], Site], root: str) -> None:
+        """Neurons before and after their activation; none where there are experts."""
+        family = self.family
+        if family.gate_up:
+            self.add("after", f"{root}.{family.gate_up}", [site("mlp_pre")], self.first_half(site("mlp_pre")))
+        elif family.mlp_out:
+            pre = family.gate or family.mlp_in
+            self.add("after", f"{root}.{pre}", [site("mlp_pre")], self.plain(site("mlp_pre")))
+        if family.mlp_out:
+            self.add("before", f"{root}.{family.mlp_out}", [site("mlp_post")], self.plain(site("mlp_post")))
 
     def plain(self, site: Site) -> Point:
         return lambda value, _: self.offer(site, value)
@@ -85,16 +103,41 @@ class _Builder:
 
         return point
 
-    def packed(self, layer: int) -> Point:
-        """q, k and v side by side: each offered by itself, put together again if any changed."""
-        heads, kv_heads, d_head = (self.sizes[key] for key in ("n_heads", "n_kv_heads", "d_head"))
+    def by_head(self, site: Site, head_first: bool) -> Point:
+        """[batch, pos, head, d_head], or [batch, head, pos, d_head] turned round."""
 
         def point(value: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor | None:
-            parts = value.split([heads * d_head, kv_heads * d_head, kv_heads * d_head], dim=-1)
-            given = [self.heads(Site(name, layer))(part, None) for name, part in zip("qkv", parts, strict=True)]
+            changed = self.offer(site, value.transpose(1, 2) if head_first else value)
+            return None if changed is None else changed.transpose(1, 2) if head_first else changed
+
+        return point
+
+    def first_half(self, site: Site) -> Point:
+        """Gate and neurons side by side: the gate is offered."""
+
+        def point(value: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor | None:
+            gate, up = value.chunk(2, dim=-1)
+            changed = self.offer(site, gate)
+            return None if changed is None else torch.cat([changed, up], dim=-1)
+
+        return point
+
+    def packed(self, layer: int) -> Point:
+        """q, k and v in one projection: each offered by itself, put together again if any changed."""
+        heads, kv_heads, d_head = (self.sizes[key] for key in ("n_heads", "n_kv_heads", "d_head"))
+        interleaved = self.family.interleaved
+
+        def point(value: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor | None:
+            if interleaved:
+                parts = value.unflatten(-1, (heads, 3, d_head)).unbind(-2)
+            else:
+                sides = value.split([heads * d_head, kv_heads * d_head, kv_heads * d_head], dim=-1)
+                parts = [side.unflatten(-1, (-1, d_head)) for side in sides]
+            given = [self.offer(Site(name, layer), part) for name, part in zip("qkv", parts, strict=True)]
             if all(each is None for each in given):
                 return None
-            return torch.cat([part if new is None else new for part, new in zip(parts, given, strict=True)], dim=-1)
+            whole = [part if new is None else new for part, new in zip(parts, given, strict=True)]
+            return torch.stack(whole, -2).flatten(-3) if interleaved else torch.cat(whole, -2).flatten(-2)
 
         return point
 

@@ -68,23 +68,36 @@ def _transposed(stored: torch.Tensor | None) -> torch.Tensor | None:
     return None if stored is None else stored.T
 
 
-def _part(stored: torch.Tensor | None, part: str, family: Family, sizes: dict[str, int]) -> torch.Tensor | None:
-    """q's, k's or v's columns of a projection's weight or bias."""
-    if stored is None or not family.qkv:
-        return stored
-    widths = [sizes[key] * sizes["d_head"] for key in ("n_heads", "n_kv_heads", "n_kv_heads")]
-    return stored.split(widths, dim=-1)["qkv".index(part)]
-
-
 def _heads(part: str, bias: bool) -> Callable[[nn.Module, Family, dict[str, int]], torch.Tensor | None]:
     def read(layer: nn.Module, family: Family, sizes: dict[str, int]) -> torch.Tensor | None:
         path = family.qkv or getattr(family, part)
         whole = _parameter(layer, path, "bias") if bias else _weight(layer, path, family)
-        columns = _part(whole, part, family, sizes)
-        if columns is None:
+        if whole is None:
             return None
-        split = columns.unflatten(-1, (-1, sizes["d_head"]))
+        split = _split(whole, part, family, sizes)
         return split if bias else split.transpose(0, 1)
+
+    return read
+
+
+def _split(whole: torch.Tensor, part: str, family: Family, sizes: dict[str, int]) -> torch.Tensor:
+    """q's, k's or v's columns of a projection's weight or bias: [..., head, d_head]"""
+    width = sizes["d_head"]
+    if family.qkv and family.interleaved:
+        return whole.unflatten(-1, (sizes["n_heads"], 3, width)).select(-2, "qkv".index(part))
+    if family.qkv:
+        widths = [sizes[key] * width for key in ("n_heads", "n_kv_heads", "n_kv_heads")]
+        whole = whole.split(widths, dim=-1)["qkv".index(part)]
+    return whole.unflatten(-1, (-1, width))
+
+
+def _neurons(part: str, bias: bool) -> Callable[[nn.Module, Family, dict[str, int]], torch.Tensor | None]:
+    """The gate's or the neurons' own projection, or its half of one that gives both."""
+
+    def read(layer: nn.Module, family: Family, sizes: dict[str, int]) -> torch.Tensor | None:
+        path = family.gate_up or getattr(family, part)
+        whole = _parameter(layer, path, "bias") if bias else _weight(layer, path, family)
+        return whole if whole is None or not family.gate_up else whole.chunk(2, dim=-1)[part == "mlp_in"]
 
     return read
 
@@ -105,14 +118,14 @@ _LAYERED: dict[str, Callable[[nn.Module, Family, dict[str, int]], torch.Tensor |
     "W_K": _heads("k", bias=False),
     "W_V": _heads("v", bias=False),
     "W_O": _w_o,
-    "W_in": lambda layer, family, sizes: _weight(layer, family.mlp_in, family),
-    "W_gate": lambda layer, family, sizes: _weight(layer, family.gate, family),
+    "W_in": _neurons("mlp_in", bias=False),
+    "W_gate": _neurons("gate", bias=False),
     "W_out": lambda layer, family, sizes: _weight(layer, family.mlp_out, family),
     "b_Q": _heads("q", bias=True),
     "b_K": _heads("k", bias=True),
     "b_V": _heads("v", bias=True),
     "b_O": lambda layer, family, sizes: _parameter(layer, family.o, "bias"),
-    "b_in": lambda layer, family, sizes: _parameter(layer, family.mlp_in, "bias"),
-    "b_gate": lambda layer, family, sizes: _parameter(layer, family.gate, "bias"),
+    "b_in": _neurons("mlp_in", bias=True),
+    "b_gate": _neurons("gate", bias=True),
     "b_out": lambda layer, family, sizes: _parameter(layer, family.mlp_out, "bias"),
 }
