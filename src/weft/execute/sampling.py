@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import torch
 from jaxtyping import Float, Int
 
@@ -27,3 +29,27 @@ def choose(
 def _uniform(seed: int, row: int, step: int) -> float:
     generator = torch.Generator().manual_seed((seed * 1_000_003 + row) * 1_000_003 + step & (1 << 63) - 1)
     return float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def eos_of(config: Mapping[str, object]) -> list[int]:
+    """The tokens with which a row of this model ends."""
+    found = config.get("eos_token_id")
+    return [] if found is None else [found] if isinstance(found, int) else list(found)  # type: ignore[call-overload]
+
+
+def pad_of(config: Mapping[str, object]) -> int:
+    """What stands where a row has ended."""
+    pad = config.get("pad_token_id")
+    return pad if isinstance(pad, int) and pad >= 0 else (eos_of(config) or [0])[0]
+
+
+def ended(row: list[int], stops: Sequence[str | tuple[int, ...]], decode: Callable[[list[int]], str] | None) -> bool:
+    """Whether new tokens end with one of these, or their text holds one (however it falls into tokens)."""
+    for stop in stops:
+        if isinstance(stop, str):
+            assert decode is not None  # a text was turned down before, where there is no tokenizer
+            if stop in decode(row):
+                return True
+        elif tuple(row[-len(stop) :]) == tuple(stop):
+            return True
+    return False
