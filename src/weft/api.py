@@ -7,6 +7,9 @@ weft.connect("http://127.0.0.1:7787").model("induction")
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ from weft.client import connect as connect_client
 from weft.errors import ModelError, NotFoundError, OpError, ServiceError, SessionError
 from weft.execute import run as execute
 from weft.execute.constants import to_tensor
+from weft.execute.loops import train
 from weft.ir.card import Card
 from weft.ir.nodes import Experiment
 from weft.ir.outcome import Outcome
@@ -60,6 +64,14 @@ class LocalBackend:
             where=where(),
         )
 
+    def fit(self, experiment: Experiment, *, plan: str, fresh: bool, watch: Any) -> tuple[Experiment, Outcome]:
+        watch.record = lambda done, outcome: record_of(self.loaded, done, outcome)
+        with interrupted() as stopped:
+            return train(self.loaded, experiment, plan=plan, cancelled=stopped, watch=watch)
+
+    def earlier(self, source: Any) -> tuple[Experiment, Outcome]:
+        return read_earlier(source)
+
     def begin(self, experiment: Experiment) -> Pending:
         return PendingHere(self, experiment)
 
@@ -75,6 +87,36 @@ class LocalBackend:
 
     def apply(self, part: str, value: torch.Tensor) -> torch.Tensor:
         return self.loaded.apply(part, value)
+
+
+def read_earlier(source: Any) -> tuple[Experiment, Outcome]:
+    """What a record, or the file of one, says was run, and what it gave."""
+    from weft.record import Record
+
+    record = source if isinstance(source, Record) else Record.load(source)
+    values = {name: to_tensor(value, torch.device("cpu")) for name, value in record.results.items()}
+    return record.experiment, Outcome(values, record.edits, record.work, record.seconds, record.plan, record=record)
+
+
+@contextlib.contextmanager
+def interrupted() -> Iterator[Callable[[], bool]]:
+    """While open, Ctrl-C asks a loop to stop after the step it is in; pressed again, it interrupts as ever."""
+    asked: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class PendingHere:

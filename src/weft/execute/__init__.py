@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from weft.execute import planned, reference
+from weft.execute import loops, planned, reference
+from weft.execute.keeping import apart, as_saves
 from weft.ir.nodes import Experiment
 from weft.ir.outcome import Outcome
 
@@ -22,8 +23,13 @@ def run(
 
     `plan` "reference" is the slow, obvious way; "auto" is the least work that gives the same numbers.
     """
+    if loops.has_loop(experiment):
+        outcome = loops.train(loaded, experiment, plan=plan, progress=progress, cancelled=cancelled).outcome
+        if outcome.stopped is not None:
+            raise outcome.stopped
+        return outcome
     way = reference.run if plan == "reference" else planned.run
-    return way(loaded, experiment, progress, cancelled)
+    return apart(way(loaded, as_saves(experiment), progress, cancelled))
 
 
 __all__ = ["run"]

@@ -31,6 +31,7 @@ from weft.ir.nodes import (
     Ref,
     Run,
     Save,
+    Slot,
     Update,
     ViewStep,
     Write,
@@ -51,12 +52,14 @@ class Dataflow:
         self.nodes = experiment.nodes
         self.values: dict[Key, tuple[Any, ...]] = {}
         self.saved: dict[str, Any] = {}
+        self.given: dict[int, tuple[Any, ...]] = {}  # what the slots of a loop's body hold in this step
         self.needs = [tuple({ref.node for ref in operands(node)}) for node in self.nodes]
         self.stepped = self._stepped()
         self.consumers: dict[int, list[int]] = defaultdict(list)
         self.pending: dict[Key, int] = {}
         self.uses_left: dict[Key, int] = defaultdict(int)
         self.queue: deque[Key] = deque()
+        self.waiting: list[Key] | None = None  # gradients that wait, to be taken together
         self._prepare()
 
     # -- building ---
@@ -132,15 +135,26 @@ class Dataflow:
             key = self.queue.popleft()
             if key in self.values:
                 continue
-            try:
-                outputs = self._compute(key)
-            except WeftError as error:
-                raise self._error(key[0], error) from None
-            except (RuntimeError, IndexError, ValueError, TypeError) as error:
-                raise self._error(key[0], ExecutionError(f"{type(error).__name__}: {error}")) from error
-            self._put(key, outputs)
-            for item in self._operand_keys(key):
-                self.release(item)
+            if self.waiting is not None and key[1] is None and isinstance(self.nodes[key[0]], Grad):
+                self.waiting.append(key)
+                continue
+            self.compute(key)
+
+    def compute(self, key: Key) -> None:
+        """Compute a node whose operands are there; an error points at the line that it comes from."""
+        try:
+            outputs = self._compute(key)
+        except WeftError as error:
+            raise self._error(key[0], error) from None
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            raise self._error(key[0], ExecutionError(f"{type(error).__name__}: {error}")) from error
+        self.computed(key, outputs)
+
+    def computed(self, key: Key, outputs: tuple[Any, ...]) -> None:
+        """A node has its value: what waits for it may go on, and what it needed may be freed."""
+        self._put(key, outputs)
+        for item in self._operand_keys(key):
+            self.release(item)
 
     def _put(self, key: Key, outputs: tuple[Any, ...]) -> None:
         index, step = key
@@ -164,14 +178,14 @@ class Dataflow:
         node = self.nodes[index]
         graph = index in self.uses.with_grad and not getattr(node, "nograd", False)
         with torch.set_grad_enabled(graph):
-            outputs = self._value(node, step)
-            return tuple(self._target(Ref(index, out), value) for out, value in enumerate(outputs))
+            outputs = self._value(index, node, step)
+            return tuple(self.target(Ref(index, out), value) for out, value in enumerate(outputs))
 
-    def _target(self, ref: Ref, value: Any) -> Any:
+    def target(self, ref: Ref, value: Any) -> Any:
         """What a gradient is asked for must be part of the graph."""
         return value.requires_grad_() if ref in self.uses.targets and not value.requires_grad else value
 
-    def _value(self, node: Any, step: int | None) -> tuple[Any, ...]:
+    def _value(self, key: int, node: Any, step: int | None) -> tuple[Any, ...]:
         match node:
             case Const(data):
                 return (self.constant(data),)
@@ -190,6 +204,8 @@ class Dataflow:
             case Save(name, value):
                 self._save(name, self.get(value, step), step)
                 return ()
+            case Slot():
+                return self.given[key]
             case Keep() | Loop():
                 raise ExecutionError(
                     f"{type(node).__name__.lower()} has its place in the program, but nothing runs it yet"

@@ -24,10 +24,11 @@ from weft.execute.dataflow import Dataflow
 from weft.execute.needed import Uses
 from weft.execute.presentation import Group, groups, onto, take
 from weft.execute.sampling import choose
-from weft.ir.nodes import EACH, Experiment, Grad, Read, Ref, Run, Save, Site, Write
+from weft.ir.nodes import EACH, Experiment, Grad, Read, Ref, Run, Save, Site, Slot, Write
 from weft.ir.outcome import Edits, Outcome
 from weft.models.dtypes import type_of
 from weft.models.hooks import tapped
+from weft.models.suffix import entered
 
 Progress = Callable[[float, str], None]
 
@@ -85,6 +86,7 @@ class Interpreter:
         self.cancelled = cancelled or (lambda: False)
         self.captured = self.finished = 0
         self.lean = False  # no more of the model than is read: not the oracle's way
+        self.entries: dict[int, tuple[int, torch.Tensor]] = {}  # runs that begin at a layer, and what enters it
         self.applied: set[int] = set()
         self.without_effect: set[int] = set()
         self.work = {"runs": 0, "passes": 0, "rows": 0, "layer_tokens_asked": 0, "layer_tokens_done": 0}
@@ -125,10 +127,15 @@ class Interpreter:
     def _passes(self, index: int) -> list[Pass]:
         node = self.nodes[index]
         assert isinstance(node, Run)
-        inputs = {name: to_tensor(_const(self.nodes, ref), torch.device("cpu")) for name, ref in node.inputs}
+        inputs = {name: self._input(ref) for name, ref in node.inputs}
         shared = Shared(self, index, node, inputs)
         shared.passes = [Pass(shared, group) for group in shared.groups]
         return shared.passes
+
+    def _input(self, ref: Ref) -> torch.Tensor:
+        """What a run is given: a constant, or in a loop the rows of this step."""
+        node: Any = self.nodes[ref.node]
+        return self.flow.given[ref.node][0] if isinstance(node, Slot) else to_tensor(node.data, torch.device("cpu"))
 
     def _values(self) -> dict[str, torch.Tensor]:
         names = [node.name for node in self.nodes if isinstance(node, Save)]
@@ -233,7 +240,12 @@ class Pass:
         if lean and taps and not self.shared.generates:
             self._stop_at_last(taps)
         try:
-            with torch.set_grad_enabled(graph), self.owner.attention(), tapped(self.owner.loaded, taps):
+            with (
+                torch.set_grad_enabled(graph),
+                self.owner.attention(),
+                self._entry(),
+                tapped(self.owner.loaded, taps),
+            ):
                 logits = self.owner.loaded.forward(inputs, cache=self.cache, last_only=lean)
         except Enough:
             logits = None
@@ -241,6 +253,16 @@ class Pass:
         if self.shared.generates:
             assert logits is not None
             self._choose(logits)
+
+    def _entry(self) -> AbstractContextManager[None]:
+        """Where what enters a layer is known from an earlier step of a loop, the layers below are left out."""
+        found = self.owner.entries.get(self.shared.index)
+        if found is None:
+            return nullcontext()
+        layer, stream = found
+        self.owner.work["layer_tokens_done"] -= layer * len(self.group.rows) * self.group.length
+        rows = self.group.rows_of(stream, ("batch", "pos", "d_model"), tuple(stream.shape))
+        return entered(self.owner.loaded, layer, rows)
 
     def _stop_at_last(self, taps: dict[Site, Callable[[torch.Tensor], torch.Tensor | None]]) -> None:
         """Have the pass end with the last site that is tapped."""
@@ -314,7 +336,7 @@ class Pass:
         ]
         shared.told.add(key)
         value = onto(shared.whole(read, step), shared.card.by_site[read.site][1].axes, pieces, read.site)
-        self.owner.flow.deliver(key, (self.owner.flow._target(Ref(index), value),))
+        self.owner.flow.deliver(key, (self.owner.flow.target(Ref(index), value),))
 
     def _over(self, number: int, step: int) -> bool:
         each = self.shared.passes[number]
@@ -443,7 +465,3 @@ def _with(value: torch.Tensor, new: torch.Tensor, axes: tuple[str, ...], read: R
     changed = value.clone()
     take(changed, axes).copy_(new)
     return changed
-
-
-def _const(nodes: tuple[Any, ...], ref: Ref) -> Any:
-    return nodes[ref.node].data

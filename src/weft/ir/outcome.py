@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from weft.errors import WeftError
+
 
 class Edits(NamedTuple):
     """Edits asked for, applied, and proven without effect on anything read. The first is the sum of the others."""
@@ -20,7 +22,8 @@ class Outcome:
     """The saved values by name (tensors), the edits counted, the work done and how long it took.
 
     `work` counts runs, passes (forward passes made), rows, layer_tokens_asked and layer_tokens_done. `notes` say what
-    the plan did, and which runs it could not help. `record` is there already where a server has written it.
+    the plan did, and which runs it could not help. `kept` are the values that stay where the model is. `record` is there already where a server has written it. `stopped`
+    is the error that ended a loop before its last step: the values are what it had learned by then.
     """
 
     values: Mapping[str, Any]
@@ -30,3 +33,5 @@ class Outcome:
     plan: str = "reference"
     notes: tuple[str, ...] = ()
     record: Any = None
+    kept: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    stopped: WeftError | None = None

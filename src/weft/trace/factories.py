@@ -51,6 +51,11 @@ def paused() -> Iterator[None]:
         _local.paused -= 1
 
 
+def paused_here() -> bool:
+    """Whether a model is running in this thread."""
+    return bool(getattr(_local, "paused", 0))
+
+
 class Factories(TorchFunctionMode):
     """The mode; `owner` is the session whose graph the results belong to."""
 

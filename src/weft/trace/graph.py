@@ -10,7 +10,7 @@ import torch
 
 from weft.errors import CausalityError, GradientError, Location
 from weft.ir.causality import Frontiers, Place, place_of
-from weft.ir.nodes import Const, Experiment, Node, Op, Read, Ref, Save, Site, Write, operands
+from weft.ir.nodes import Const, Experiment, Node, Op, Read, Ref, Save, Site, Slot, Write, operands
 from weft.trace.constants import COPIED, TensorConstant, version_of
 from weft.trace.location import Lines, here
 from weft.trace.location import Place as Line
@@ -54,6 +54,8 @@ class Graph:
         met = self.constants.get(key)
         if met is not None:
             node = self.nodes[met[1].node]
+            if isinstance(node, Slot):
+                return met[1]
             # Changes made through NumPy or .data are not counted: a look at the numbers finds them.
             if isinstance(node, Const) and isinstance(node.data, TensorConstant) and node.data.is_still(tensor):
                 return met[1]

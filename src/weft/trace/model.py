@@ -25,11 +25,13 @@ from weft.trace.session import Session
 from weft.trace.tensor import Traced, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from weft.collect import Collection
     from weft.models.tokens import Tokens
     from weft.trace.backend import Backend
+    from weft.trace.fitted import Fit
     from weft.trace.run import Run
 
 _LAYERED = (
@@ -116,6 +118,54 @@ class Model:
         from weft.collect import collect
 
         return collect(self, prompts, sites, at, to, dtype, column=column, budget=budget, progress=progress)
+
+    def fit(
+        self,
+        loss: Callable[[Any, Any], Any],
+        params: Any,
+        data: Any = None,
+        *,
+        steps: int,
+        lr: Any,
+        optimizer: Any = "adam",
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        project: Any = None,
+        on_metrics: Callable[[dict[str, float]], None] | None = None,
+        checkpoint: str | Path | None = None,
+        resume: Any = None,
+        plan: str = "auto",
+        fresh: bool = False,
+        **options: Any,
+    ) -> Fit:
+        """Train tensors and modules of yours through the model: one experiment, run where the model is.
+
+        def loss(s, batch):
+            run = s.run(batch["tokens"])
+            run.z[3][:] *= torch.sigmoid(mask)[:, None]
+            return -weft.log_prob(run.logits[:, -1], batch["answer"]).mean()
+
+        fit = model.fit(loss, mask, {"tokens": tokens, "answer": answers}, steps=200, lr=0.1, batch_size=16)
+
+        `loss(session, batch)` is traced once; it returns one number, or it and a dict of metrics. `params`: a tensor, a
+        module, or a dict or list of them; they hold what was learned afterwards. `data`: columns of rows (tensors or
+        prompts) of which each step takes the next `batch_size` (`shuffle`: drawn from `seed`), or an iterable of
+        batches, or nothing. `optimizer` is "adam", "adamw" or "sgd" with torch's own options: betas, eps,
+        weight_decay, amsgrad; momentum, dampening, nesterov. `lr` may be a dict by parameter.
+        More options: schedule ("linear", "cosine", "exponential" with gamma), warmup; clip_norm, clip_value; every (steps
+        between two rows of history); below, patience, min_delta (to end early). `project`: "orthogonal", "unit",
+        ("clamp", low, high) or a function, for all or by name, applied after each step. `on_metrics` is told each row as it
+        comes. `checkpoint`: a file that always holds what is learned so far; `resume` takes it, or a Fit, and goes on.
+        Ctrl-C, or cancelling its job, ends it after a step and keeps what was learned.
+        """
+        from weft.trace.fit import fit
+
+        return fit(
+            self, loss, params, data, steps=steps, lr=lr, optimizer=optimizer, batch_size=batch_size, shuffle=shuffle,
+            seed=seed, project=project, on_metrics=on_metrics, checkpoint=checkpoint, resume=resume, plan=plan,
+            fresh=fresh, **options,
+        )  # fmt: skip
 
     @property
     def sessions(self) -> list[Session]:

@@ -40,7 +40,7 @@ class Places:
                 raise PositionError(f'end must be "first" or "last", not {end!r}', where=where())
             spans = self.find(place, occurrence)
             return spans[:, 1 if end == "last" else 0]
-        lengths = (self.pos - self.start).tolist()
+        lengths = (self.pos - self.session.latest(self)).tolist()
         for row, length in enumerate(lengths):
             if not -length <= place < length:
                 raise PositionError(f"at({place}): row {row} has {length} tokens", where=where())
@@ -51,6 +51,12 @@ class Places:
         tokenizer = self.session.model.tokens
         if tokenizer is None or self.prompt_tokens is None:
             raise TokenError("this model has no tokenizer, so text cannot be found; use positions", where=where())
+        if getattr(self.prompt_tokens, "_st", None) is not None:
+            raise PositionError(
+                "the prompts of a loop differ from step to step, so text cannot be found in them here; give the places as a "
+                "column of the data, a LongTensor [rows], and use batch['place']",
+                where=where(),
+            )
         texts = [text] * self.batch if isinstance(text, str) else list(text)
         if len(texts) != self.batch:
             raise PositionError(
@@ -68,14 +74,15 @@ class Places:
 
 def check_padding(run: Any, axes: tuple[str, ...], shape: tuple[int, ...], see: Any) -> None:
     """PositionError if a write lies, in some row, wholly on padding. `see` leads from the site's shape to the region."""
-    if not bool((run.start > 0).any()) or "batch" not in axes:
+    start: torch.Tensor = run.session.latest(run)
+    if not bool((start > 0).any()) or "batch" not in axes:
         return
     rows = _along(axes, shape, "batch", torch.arange(shape[axes.index("batch")]))
     inside = torch.ones(shape, dtype=torch.bool)
     for axis, name in enumerate(axes):
         if name in ("pos", "query_pos", "key_pos"):
             late = torch.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-            starts = run.start.reshape([-1 if n == "batch" else 1 for n in axes])
+            starts = start.reshape([-1 if n == "batch" else 1 for n in axes])
             inside = inside & (late >= starts)
     touched, real = see(rows).reshape(-1), see(inside).reshape(-1)
     every = set(torch.unique(touched).tolist())
@@ -83,7 +90,7 @@ def check_padding(run: Any, axes: tuple[str, ...], shape: tuple[int, ...], see: 
     if missing:
         row = int(missing[0])
         raise PositionError(
-            f"this write touches only padding in row {row}, whose text starts at position {int(run.start[row])}; "
+            f"this write touches only padding in row {row}, whose text starts at position {int(start[row])}; "
             "count from the row's own start with run.at(i), or from run.start (negative positions count from the end, "
             "which is every row's last token)",
             where=where(),

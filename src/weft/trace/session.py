@@ -193,6 +193,10 @@ class Session:
         self.graph.show(ref, where())
         return outcome.values["now"]
 
+    def latest(self, run: Any) -> torch.Tensor:
+        """Where the rows of a run begin at the latest, LongTensor [batch]."""
+        return run.start
+
     # -- gradients ---
 
     def grad(self, scalar: Traced, targets: list[Any]) -> list[Traced]:

@@ -45,7 +45,7 @@ class Origin:
     def has_padding(self) -> bool:
         """Whether rows of the run are of different lengths."""
         if self.padded is None:
-            self.padded = bool((self.run.start > 0).any())
+            self.padded = bool((self.run.session.latest(self.run) > 0).any())
         return self.padded
 
 
