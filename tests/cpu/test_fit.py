@@ -1,0 +1,153 @@
+"""model.fit against training loops written by hand with hooks, and what it recovers of a planted subspace."""
+
+from __future__ import annotations
+
+import fit_plain
+import pytest
+import torch
+from fit_losses import exchange, masked, start_of
+from fit_models import largest_angle, pairs, planted_plane
+from tests.tiny import tiny_gpt2, tiny_llama
+
+import weft
+from weft.planted.words import VOCABULARY, word_tokenizer
+
+PLANS = ("auto", "reference")
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_das_is_the_loop_written_by_hand_step_by_step(plan: str) -> None:
+    data, start = pairs(24, tokens=17), start_of(12)
+    losses, learned = fit_plain.das(tiny_gpt2(1), 0, start, data, 8, 30, 0.05)
+    rotation = start.clone()
+    fit = weft.load(tiny_gpt2(1)).fit(
+        exchange(rotation, 0), {"R": rotation}, data, steps=30, lr=0.05, batch_size=8, project="orthogonal", plan=plan
+    )
+    assert fit.loss.shape == (30,)
+    assert torch.allclose(fit.loss, losses, rtol=0, atol=1e-5)
+    assert torch.allclose(rotation, learned, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", (3, 4, 5))
+def test_das_recovers_a_planted_plane(seed: int) -> None:
+    module, plane = planted_plane()
+    rotation = start_of(16, seed=seed)
+    assert largest_angle(rotation, plane) > 45
+    fit = weft.load(module).fit(
+        exchange(rotation, 0), rotation, pairs(128), steps=500, lr=0.05, batch_size=64, project="orthogonal"
+    )
+    assert fit.steps == 500
+    assert largest_angle(rotation, plane) < 5
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_head_mask_with_an_l1_term_is_the_loop_written_by_hand(plan: str) -> None:
+    data, start = pairs(24, tokens=17), torch.full((2, 3), 0.5)
+    losses, learned = fit_plain.head_mask(tiny_gpt2(1), start, data, 8, 30, 0.05, 0.1)
+    mask = start.clone()
+    fit = weft.load(tiny_gpt2(1)).fit(
+        masked(mask, 0.1), mask, data, steps=30, lr=0.05, batch_size=8, project=("clamp", 0, 1), plan=plan
+    )
+    assert torch.allclose(fit.loss, losses, rtol=0, atol=1e-5)
+    assert torch.allclose(mask, learned, rtol=0, atol=1e-5)
+    assert 0 < float((mask != start).float().mean())
+
+
+def test_batches_that_come_again_are_begun_at_the_first_changed_layer() -> None:
+    data, rotation = pairs(16, tokens=19), start_of(16)
+    fit = weft.load(tiny_llama(1)).fit(exchange(rotation, 1), rotation, data, steps=10, lr=0.01, batch_size=8)
+    # Whole: 2 runs × 3 layers × 8 × 5 tokens for the proof; before: the source (3 layers) and the base to layer 2, each
+    # for 2 batches; then 10 steps and the proof of one layer alone.
+    layers = 2 * 3 + 2 * (3 + 3) + 10
+    assert fit.outcome.work["layer_tokens_done"] == layers * 8 * 5
+
+
+def test_a_module_comes_back_trained_and_equals_torchs_own_loop() -> None:
+    tokens, labels = torch.arange(24).reshape(4, 6) % 17, torch.tensor([0, 1, 1, 0])
+    module = tiny_gpt2(1)
+    stream = module(tokens, output_hidden_states=True).hidden_states[1][:, -1].detach()
+    probes = [torch.nn.Sequential(torch.nn.Linear(12, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2)) for _ in range(2)]
+    probes[1].load_state_dict(probes[0].state_dict())
+    optimiser = torch.optim.AdamW(probes[0].parameters(), lr=0.02, weight_decay=0.1)
+    for _ in range(20):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(probes[0](stream), labels).backward()
+        optimiser.step()
+
+    def loss(s, batch):
+        seen = probes[1](s.run(batch[0]).resid_post[0][:, -1])
+        return torch.nn.functional.cross_entropy(seen, batch[1])
+
+    weft.load(module).fit(
+        loss, probes[1], (tokens, labels), steps=20, lr=0.02, optimizer=torch.optim.AdamW, weight_decay=0.1
+    )
+    for trained, expected in zip(probes[1].parameters(), probes[0].parameters(), strict=True):
+        assert torch.allclose(trained, expected, rtol=0, atol=1e-6)
+
+
+OPTIMISERS = {
+    "sgd": ({"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}, torch.optim.SGD),
+    "adam": ({"betas": (0.8, 0.9), "eps": 1e-6, "amsgrad": True}, torch.optim.Adam),
+    "adamw": ({"weight_decay": 0.2}, torch.optim.AdamW),
+}
+
+
+def bowl(x: torch.Tensor):
+    """A loss that needs no model: its gradient is written by hand below."""
+    target = torch.tensor([1.0, -2.0, 3.0])
+    return lambda s, batch: ((x - target) ** 2 * torch.tensor([1.0, 4.0, 0.5])).sum()
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_optimisers_schedules_and_clipping_are_torchs(name: str) -> None:
+    options, kind = OPTIMISERS[name]
+    mine, theirs = torch.zeros(3), torch.zeros(3, requires_grad=True)
+    optimiser = kind([theirs], lr=0.1, **options)
+    warmup = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda t: (t + 1) / 4 if t < 4 else 1 - (t - 4) / 16)
+    for _ in range(20):
+        optimiser.zero_grad()
+        bowl(theirs)(None, None).backward()
+        torch.nn.utils.clip_grad_norm_([theirs], 2.0)
+        optimiser.step()
+        warmup.step()
+    weft.load(tiny_gpt2(1)).fit(
+        bowl(mine), mine, steps=20, lr=0.1, optimizer=name, schedule="linear", warmup=4, clip_norm=2.0, **options
+    )
+    assert torch.equal(mine, theirs.detach())
+
+
+def test_what_is_resumed_is_as_if_it_had_never_stopped(tmp_path) -> None:
+    model = weft.load(tiny_gpt2(1))
+    data = pairs(24, tokens=17)
+    whole, half = start_of(12), start_of(12)
+    given = {"lr": 0.05, "batch_size": 8, "project": "orthogonal", "schedule": "cosine", "horizon": 20}
+    losses = model.fit(exchange(whole, 0), whole, data, steps=20, **given).loss
+    model.fit(exchange(half, 0), half, data, steps=9, checkpoint=tmp_path / "half", **given)
+    rest = start_of(12)
+    fit = model.fit(exchange(rest, 0), rest, data, steps=20, resume=tmp_path / "half", **given)
+    assert fit.steps == 20
+    assert torch.equal(rest, whole)
+    assert torch.equal(fit.loss, losses)
+
+
+def test_prompts_of_different_lengths_are_the_same_as_alone() -> None:
+    words = [" ".join(VOCABULARY[4 + (3 * row + n) % 12] for n in range(2 + row)) for row in range(4)]
+    module = tiny_gpt2(1, vocab_size=len(VOCABULARY))
+    model = weft.load(module, tokenizer=word_tokenizer())
+    vector, alone = torch.zeros(12), torch.zeros(12, requires_grad=True)
+
+    def loss(s, batch):
+        run = s.run(batch)
+        run.resid_post[0][:, -1] += vector
+        return run.logits[:, -1, 3].mean()
+
+    fit = model.fit(loss, vector, words, steps=1, lr=1.0, optimizer="sgd")
+    gradient = torch.zeros(12)
+    for text in words:
+        with model.session() as s:
+            run = s.run(text)
+            run.resid_post[0][:, -1] += alone
+            g = weft.grad(run.logits[:, -1, 3].sum(), alone).save("g")
+        gradient += g.value / len(words)
+    assert torch.allclose(vector, -gradient, atol=1e-6)
+    assert fit.steps == 1
