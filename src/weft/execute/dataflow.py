@@ -14,7 +14,7 @@ import torch
 
 from weft.errors import ExecutionError, GradientError, WeftError
 from weft.execute import kernels
-from weft.execute.lazy import LAZY, SiteValue, full
+from weft.execute.lazy import Lazy, LazySite, full
 from weft.execute.needed import Uses
 from weft.ir.nodes import (
     EACH,
@@ -183,7 +183,10 @@ class Dataflow:
 
     def target(self, ref: Ref, value: Any) -> Any:
         """What a gradient is asked for must be part of the graph."""
-        return value.requires_grad_() if ref in self.uses.targets and not value.requires_grad else value
+        if ref not in self.uses.targets:
+            return value
+        whole = full(value)  # put together once: the gradient is that of this very tensor
+        return whole if whole.requires_grad else whole.requires_grad_()
 
     def _value(self, key: int, node: Any, step: int | None) -> tuple[Any, ...]:
         match node:
@@ -222,7 +225,7 @@ class Dataflow:
 
     def _op(self, name: str, args: tuple[Any, ...], step: int | None) -> tuple[Any, ...]:
         first = self.held(args[0], step) if args and isinstance(args[0], Ref) else None
-        if isinstance(first, LAZY):
+        if isinstance(first, Lazy):
             answer = first.op(name, self._args(args[1:], step))
             if answer is not None:
                 return (answer,)
@@ -230,9 +233,9 @@ class Dataflow:
 
     def _write(self, prev: Ref, view: tuple[ViewStep, ...], value: Ref, step: int | None) -> Any:
         base, new = self.held(prev, step), self.held(value, step)
-        if not isinstance(base, SiteValue):
+        if not isinstance(base, LazySite):
             return replaced(full(base), view, full(new))
-        if isinstance(new, SiteValue) and not view and new.layout is base.layout:
+        if isinstance(new, LazySite) and not view and new.layout is base.layout:
             return new  # an indexed write: already this site with some places replaced
         return base.written(view, full(new))
 

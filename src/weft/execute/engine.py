@@ -18,19 +18,19 @@ import torch
 
 from weft.execute.attend import Store
 from weft.execute.dataflow import Dataflow
+from weft.execute.gradients import settle, together
 from weft.execute.lazy import Layout, Patch, SiteValue
 from weft.execute.needed import Uses
 from weft.execute.packed import Packed
 from weft.execute.readings import Reading, reading_of
 from weft.execute.segments import Row, Segment, segments_of, tokens_of
 from weft.execute.sweep import Sweep
-from weft.ir.nodes import Node, Read, Site, Write
+from weft.ir.nodes import Node, Read, Ref, Site, Write
 from weft.plan.forks import Fork
+from weft.plan.memory import DEFAULT, Limits
 from weft.plan.pieces import Piece, Plan
 
 END = ("final_norm", "logits")
-MOST_LOGITS = 512
-"""Rows of whole logits made at once."""
 
 
 @dataclass
@@ -75,10 +75,11 @@ class Engine:
     """A plan, on a model."""
 
     def __init__(
-        self, loaded: Any, nodes: tuple[Node, ...], uses: Uses, flow: Dataflow, plan: Plan, cancelled: Any
-    ) -> None:
+        self, loaded: Any, nodes: tuple[Node, ...], uses: Uses, flow: Dataflow, plan: Plan, cancelled: Any,
+        limits: Limits = DEFAULT,
+    ) -> None:  # fmt: skip
         self.loaded, self.nodes, self.uses, self.flow, self.plan = loaded, nodes, uses, flow, plan
-        self.cancelled = cancelled
+        self.cancelled, self.limits = cancelled, limits
         self.packed = Packed(loaded)
         self.layers = len(self.packed.layers)
         self.work = Work()
@@ -112,7 +113,7 @@ class Engine:
         self._bases(bases)
         yield len(bases), len(self.plan.passes)
         for done, numbers in enumerate(forks):
-            self._forks(numbers)
+            self._fork_pass(numbers)
             yield len(bases) + done + 1, len(self.plan.passes)
 
     def _bases(self, passes: list[tuple[int, ...]]) -> None:
@@ -194,8 +195,16 @@ class Engine:
 
     # -- edited runs -----------------------------------------------------------------------------------------------------
 
+    def _fork_pass(self, numbers: tuple[int, ...]) -> None:
+        """Run the edited runs of one pass, those with gradients through a graph."""
+        run = self.plan.pieces[numbers[0]].run
+        if run is not None and self.runs[run].fork.grad:
+            with torch.enable_grad(), together(self.flow):
+                self._forks(numbers)
+        else:
+            self._forks(numbers)
+
     def _forks(self, numbers: tuple[int, ...]) -> None:
-        """Run the edited runs of one pass."""
         segments = self._segments(numbers)
         runs = [self.runs[number] for number in dict.fromkeys(segment.run for segment in segments)]
         for segment in segments:
@@ -265,7 +274,7 @@ class Engine:
         return self.packed.logits(self._normed(value), entries)
 
     def _deliver(self, index: int, value: SiteValue) -> None:
-        self.flow.deliver((index, None), (value,))
+        self.flow.deliver((index, None), (self.flow.target(Ref(index), value),))
 
     def _offer(self, runs: list[Run], site: Site, packed: torch.Tensor, sweep: Sweep) -> torch.Tensor | None:
         """Deliver what the runs read here, then put in what they write here."""
@@ -278,7 +287,7 @@ class Engine:
             layout = Layout(run.shared, sweep.places(run.own))
             self._deliver(index, self._value(site, layout, packed[0]))
             final = self.uses.final[index]
-            if final != index:
+            if final != index or Ref(index) in self.uses.targets:
                 self._collect(final, layout, rounds)
         if not rounds:
             return None
@@ -289,9 +298,11 @@ class Engine:
         return changed
 
     def _collect(self, final: int, layout: Layout, rounds: list[list[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+        if not self.flow.has((final, None)):
+            settle(self.flow)  # an edit may hang on a gradient of what came before it in this pass
         value = self.flow.values[final, None][0]
-        assert isinstance(value, SiteValue)
-        for number, patch in enumerate(value.patches):
+        patches = value.patches if isinstance(value, SiteValue) else (_whole(value, layout),)
+        for number, patch in enumerate(patches):
             places = layout.own[patch.rows, patch.positions]
             inside = places >= 0
             whole = bool(inside.all())
@@ -322,7 +333,7 @@ class Engine:
                     waiting.append((index, value, reading))
         while waiting:
             size, batch = 0, []
-            while waiting and (not batch or size + len(waiting[0][2].rows) <= MOST_LOGITS):
+            while waiting and (not batch or size + len(waiting[0][2].rows) <= self.limits.logits):
                 batch.append(waiting.pop(0))
                 size += len(batch[-1][2].rows)
             self._together(batch)
@@ -332,6 +343,12 @@ class Engine:
         logits = self._logits(torch.cat(states)).split([len(state) for state in states])
         for (index, value, read), rows in zip(batch, logits, strict=True):
             self._deliver(index, replace(value, ready=Patch(read.rows, read.positions, rows)))
+
+
+def _whole(value: torch.Tensor, layout: Layout) -> Patch:
+    """All that a run has of its own, from a site's value [batch, pos, …] put together."""
+    rows, positions = (layout.own >= 0).nonzero(as_tuple=True)
+    return Patch(rows, positions, value[rows, positions])
 
 
 def _or(first: torch.Tensor | None, second: torch.Tensor) -> torch.Tensor:

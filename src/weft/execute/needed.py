@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from weft.ir.causality import OrderOf, place_of
-from weft.ir.nodes import Experiment, Grad, Keep, Read, Run, Save, Write, operands
+from weft.ir.nodes import Experiment, Grad, Keep, Read, Ref, Run, Save, Write, operands
 
 
 class Uses:
@@ -35,7 +35,33 @@ class Uses:
                 self.final[self.root[index]] = index
         grads = [node.of.node for i, node in enumerate(self.nodes) if isinstance(node, Grad) and i in self.needed]
         self.with_grad = self.closure(grads) if grads else set()
-        self.targets = {r for i, n in enumerate(self.nodes) if isinstance(n, Grad) and i in self.needed for r in n.wrt}
+        self.targets: set[Ref] = {
+            r for i, n in enumerate(self.nodes) if isinstance(n, Grad) and i in self.needed for r in n.wrt
+        }
+
+    def graded(self) -> set[int]:
+        """The runs that a gradient passes through: it starts in them, or comes in by an edit."""
+        found = {node.run for ref in self.targets if isinstance(node := self.nodes[ref.node], Read)}
+        before = -1
+        while len(found) > before:  # a read may be written before the edit that it depends on
+            before = len(found)
+            self._spread(found)
+        return found
+
+    def _spread(self, found: set[int]) -> None:
+        """Add the runs that what depends on a gradient's targets, and on the runs found so far, is written into."""
+        reached: set[int] = {ref.node for ref in self.targets}
+        for index in sorted(self.with_grad):
+            node = self.nodes[index]
+            if isinstance(node, Read):
+                if node.run in found:
+                    reached.add(index)
+            elif any(ref.node in reached for ref in operands(node)):
+                reached.add(index)
+                if isinstance(node, Write):
+                    read = self.nodes[self.root[index]]
+                    assert isinstance(read, Read)
+                    found.add(read.run)
 
     def _index(self) -> None:
         for index, node in enumerate(self.nodes):

@@ -8,6 +8,9 @@ from dataclasses import replace
 
 from weft.plan.pieces import Plan
 
+GRAPHS = 8
+"""A token in a pass with a graph holds about so many times the memory: every layer's activations stay."""
+
 
 def batch(plan: Plan, most_tokens: int) -> Plan:
     """As few passes as the order of the runs and `most_tokens` packed tokens a pass allow, those with most work first."""
@@ -20,9 +23,10 @@ def batch(plan: Plan, most_tokens: int) -> Plan:
         if plan.of_run[fork.run]:
             by_level[fork.level, fork.grad].append(plan.of_run[fork.run])
     passes: list[tuple[int, ...]] = []
-    for groups in (by_depth, by_level):
-        for _, wholes in sorted(groups.items()):
-            passes.extend(_fill(plan, wholes, most_tokens))
+    for _, wholes in sorted(by_depth.items()):
+        passes.extend(_fill(plan, wholes, most_tokens))
+    for (_, grad), wholes in sorted(by_level.items()):
+        passes.extend(_fill(plan, wholes, most_tokens // GRAPHS if grad else most_tokens))
     return replace(plan, passes=tuple(passes))
 
 

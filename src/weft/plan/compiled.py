@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 from weft.plan.batch import batch
 from weft.plan.forks import Fork
+from weft.plan.memory import DEFAULT
 from weft.plan.pieces import Plan, check, naive
 from weft.plan.prune import prune
 from weft.plan.share import share
 from weft.plan.suffix import suffix
-
-MOST_TOKENS = 8192
-"""Packed tokens of a pass: more are done in several passes."""
 
 
 class Stage(NamedTuple):
@@ -25,7 +23,7 @@ class Stage(NamedTuple):
 
 def stages(forks: tuple[Fork, ...], layers: int, most_tokens: int | None = None) -> tuple[Stage, ...]:
     """Every plan from what is asked for ("naive") to what is done ("batch")."""
-    limit = MOST_TOKENS if most_tokens is None else most_tokens
+    limit = DEFAULT.tokens if most_tokens is None else most_tokens
     passes: tuple[tuple[str, Callable[[Plan], Plan]], ...] = (
         ("share", share),
         ("prune", prune),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from weft.ir.card import Card
-from weft.ir.nodes import Const, ConstantData, Node, Op, Read, Ref, Run, Site, Write, operands
+from weft.ir.nodes import Const, ConstantData, Grad, Node, Op, Read, Ref, Run, Site, Write, operands
 from weft.plan.places import BoxPlace, PairPlace, box_of, ints_of, pairs_of
 
 IN_LAYER = ("q", "k", "v", "z", "head_out", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out")
@@ -90,8 +91,22 @@ def first_positions(nodes: Sequence[Node], write: Write, starts: Sequence[int], 
     return tuple(found)
 
 
-def asked(nodes: Sequence[Node], runs: Sequence[int], needed: set[int], with_grad: set[int], card: Card) -> Asked:
+class Gradients(Protocol):
+    """What is known of an experiment's nodes: which are needed at all, which a gradient goes through or is asked for."""
+
+    needed: set[int]
+    with_grad: set[int]
+    targets: set[Ref]
+
+    def graded(self) -> set[int]:
+        """The runs that a gradient passes through."""
+        ...
+
+
+def asked(nodes: Sequence[Node], runs: Sequence[int], uses: Gradients, card: Card) -> Asked:
     """The forks of those runs that the engine can do, in order of level."""
+    needed, graded = uses.needed, uses.graded() if uses.with_grad else set[int]()
+    twice = any(isinstance(nodes[index], Grad) for index in uses.with_grad)
     reads: dict[int, list[int]] = {run: [] for run in runs}
     writes: dict[int, list[int]] = {run: [] for run in runs}
     root: dict[int, int] = {}
@@ -105,20 +120,25 @@ def asked(nodes: Sequence[Node], runs: Sequence[int], needed: set[int], with_gra
             read = nodes[root[index]]
             if isinstance(read, Read) and read.run in writes and index in needed:
                 writes[read.run].append(index)
-    left = {run: reason for run in runs if (reason := _unfit(nodes, run, reads[run], writes[run], with_grad))}
-    levels = _levels(nodes, runs, writes, left)
-    forks = [_fork(nodes, run, reads[run], writes[run], root, levels[run], card) for run in runs if run not in left]
+    left = {run: reason for run in runs if (reason := _unfit(nodes, run, reads[run], writes[run]))}
+    if twice:
+        left.update(dict.fromkeys(graded, "a gradient of a gradient goes through it"))
+    levels = _levels(nodes, runs, {run: bool(writes[run]) or run in graded for run in runs}, writes, left)
+    targets = {run: [index for index in reads[run] if Ref(index) in uses.targets] for run in runs}
+    forks = [
+        _fork(nodes, run, reads[run], [*writes[run], *targets[run]], root, levels[run], card, run in graded)
+        for run in runs
+        if run not in left
+    ]
     return Asked(tuple(sorted(forks, key=lambda fork: fork.level)), left)
 
 
-def _unfit(nodes: Sequence[Node], run: int, reads: list[int], writes: list[int], with_grad: set[int]) -> str:
+def _unfit(nodes: Sequence[Node], run: int, reads: list[int], writes: list[int]) -> str:
     """Why the engine leaves a run to the reference; "" if it does not."""
     node = nodes[run]
     assert isinstance(node, Run)
     if node.kind != "tokens":
         return f"a run of kind {node.kind!r}"
-    if with_grad and any(index in with_grad for index in (*reads, *writes)):
-        return "a gradient goes through it"
     for index in reads:
         read = nodes[index]
         assert isinstance(read, Read)
@@ -140,7 +160,11 @@ def _site(nodes: Sequence[Node], index: int) -> Site:
 
 
 def _levels(
-    nodes: Sequence[Node], runs: Sequence[int], writes: Mapping[int, list[int]], left: dict[int, str]
+    nodes: Sequence[Node],
+    runs: Sequence[int],
+    own: Mapping[int, bool],
+    writes: Mapping[int, list[int]],
+    left: dict[int, str],
 ) -> dict[int, int]:
     """How many edited runs have to come before each run; runs that need one another are left to the reference."""
     needs = {run: _needed_runs(nodes, writes[run], run) for run in runs}
@@ -153,7 +177,7 @@ def _levels(
                 left[run] = "its edits wait for a run that waits for it, or for one left to the reference"
             break
         for run in ready:
-            levels[run] = max((levels[n] + bool(writes[n]) for n in needs[run]), default=0)
+            levels[run] = max((levels[n] + own[n] for n in needs[run]), default=0)
         pending = [run for run in pending if run not in levels]
     return levels
 
@@ -178,8 +202,16 @@ def _needed_runs(nodes: Sequence[Node], writes: list[int], run: int) -> set[int]
 
 
 def _fork(
-    nodes: Sequence[Node], run: int, reads: list[int], writes: list[int], root: dict[int, int], level: int, card: Card
+    nodes: Sequence[Node],
+    run: int,
+    reads: list[int],
+    changed: list[int],
+    root: dict[int, int],
+    level: int,
+    card: Card,
+    grad: bool,
 ) -> Fork:
+    """`changed` are the writes, and the reads that a gradient starts from: it begins a graph there, in all positions."""
     node = nodes[run]
     assert isinstance(node, Run)
     inputs = dict(node.inputs)
@@ -187,14 +219,13 @@ def _fork(
     layers = card.sizes["n_layers"]
     first = [len(row) for row in tokens]
     layer = layers
-    for index in writes:
+    for index in changed:
         write = nodes[index]
-        assert isinstance(write, Write)
-        for row, position in enumerate(first_positions(nodes, write, starts, pos)):
-            first[row] = min(first[row], position)
+        found = first_positions(nodes, write, starts, pos) if isinstance(write, Write) else (0,) * len(tokens)
+        first = [min(pair) for pair in zip(first, found, strict=True)]
         layer = min(layer, _first_layer(_site(nodes, index)))
     last = max((_last_layer(_site(nodes, index), layers) for index in reads), default=-1)
-    return Fork(run, tokens, starts, pos, tuple(first), layer, last, level)
+    return Fork(run, tokens, starts, pos, tuple(first), layer, last, level, grad)
 
 
 def _tokens(
