@@ -22,7 +22,7 @@ from sweeping.models import SHAPES
 from sweeping.rivals import hooks, weft_session
 from sweeping.tasks import head_sweep, small
 
-BUDGET = 500e6
+BUDGET = 500_000_000
 """Bytes above the model that the sweep may plan for; what is measured may be 1.2 times that."""
 
 
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--model", default="gpt2", choices=list(SHAPES))
     parser.add_argument("--quick", action="store_true", help="4 prompts of 8 tokens on a model of 2 layers of 64")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--whole", action="store_true", help="with no budget, to see what all at once takes")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -47,7 +48,7 @@ def main() -> int:
         model, lengths = "tiny", [8] * 4
 
     data = head_sweep(SHAPES[model], lengths)
-    handle = weft_session.setup(model)
+    handle = weft_session.setup(model, memory=None if given.whole else BUDGET)
     few = head_sweep(SHAPES[model], [4, 4])
     weft_session.heads(handle, small(few))  # what is made once, on first use, is not the sweep's
     before = resident("VmRSS")

@@ -26,6 +26,7 @@ from weft.ir.outcome import Outcome
 from weft.ir.types import TensorType
 from weft.models import Loaded, Tokens
 from weft.models import load as load_model
+from weft.plan.memory import parsed
 from weft.record.build import record_of
 from weft.trace.location import where
 from weft.trace.model import Model
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 class LocalBackend:
     """Runs experiments on a model in this process."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self.loaded = loaded
+    def __init__(self, loaded: Loaded, memory: int | None = None) -> None:
+        self.loaded, self.memory = loaded, memory
 
     @property
     def card(self) -> Card:
@@ -55,7 +56,7 @@ class LocalBackend:
         return self.loaded.card_for(types)
 
     def run(self, experiment: Experiment, *, plan: str = "auto", fresh: bool = False) -> Outcome:
-        return execute(self.loaded, experiment, plan=plan)
+        return execute(self.loaded, experiment, plan=plan, memory=self.memory)
 
     def submit(self, experiment: Experiment, *, fresh: bool = False) -> Any:
         raise SessionError(
@@ -251,16 +252,19 @@ class RemoteJob:
         self._job.cancel()
 
 
-def load(source: Any, tokenizer: Any = None, **options: Any) -> Model:
+def load(source: Any, tokenizer: Any = None, memory: int | str | None = None, **options: Any) -> Model:
     """A model to experiment on: `weft.load("gpt2")`, `weft.load("a/folder")`, `weft.load(model, tokenizer=tok)`.
 
     `source` is a built-in name ("induction"), a hub id, a local folder, a transformers model you already have, or any
     torch.nn.Module (raw modules only). Options: dtype, device, revision, name. ModelError says what is missing.
+    `memory`: bytes above the model that an experiment is planned for (500_000_000, "500MB", "2GiB"; None: half of what
+    is free); one that would take more is run some rows at a time, as `explain()` says.
     """
     import weft.planted
 
     weft.planted.register()
-    return Model(LocalBackend(load_model(source, tokenizer=tokenizer, **options)))
+    budget = parsed(memory)
+    return Model(LocalBackend(load_model(source, tokenizer=tokenizer, **options), budget))
 
 
 def connect(url: str, key: str | None = None) -> Server:

@@ -11,7 +11,9 @@ import torch
 from tests.generated.experiment import Experiment, Result, run
 
 from weft.errors import ProgramError, TraceError
+from weft.execute.sliced import rows_at_a_time
 from weft.ir.outcome import Outcome
+from weft.plan.memory import Limits
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
@@ -27,8 +29,7 @@ class Verdict:
 
 
 LIMITS = {
-    "weft.execute.engine": {"MOST_LOGITS": 3},
-    "weft.plan.compiled": {"MOST_TOKENS": 24},
+    "weft.plan.memory": {"DEFAULT": Limits(tokens=24, logits=3)},
     "weft.plan.share": {"SHARED_AT_LEAST": 2},
 }
 """The engine's limits, so small that tiny experiments come up against them."""
@@ -49,10 +50,20 @@ def small_limits() -> Iterator[None]:
 
 
 def compare(experiment: Experiment, plan: str = "auto") -> Verdict:
-    """Run an experiment by the reference and under `plan`; odd seeds with the engine's limits made small."""
+    """Run an experiment by the reference and under `plan`; odd seeds with the engine's limits made small, and every third
+    seed also one or two rows at a time."""
     expected = attempt(experiment, "reference")
     with small_limits() if experiment.seed % 2 else nullcontext():
         found = attempt(experiment, plan)
+        verdict = _verdict(experiment, expected, found)
+        if verdict.kind == "same" and plan == "auto" and experiment.seed % 3 == 0:
+            with rows_at_a_time(1 + experiment.seed % 2):
+                sliced = _verdict(experiment, expected, attempt(experiment, plan))
+            return sliced if sliced.kind != "same" else verdict
+    return verdict
+
+
+def _verdict(experiment: Experiment, expected: Result | Exception, found: Result | Exception) -> Verdict:
     if isinstance(expected, Exception) or isinstance(found, Exception):
         return _errors(expected, found)
     text = difference(expected.values, found.values, TOLERANCE[experiment.which.dtype]) or _edits(expected, found)

@@ -13,9 +13,9 @@ CANNOT: dict[str, str] = {}
 PLAN = "auto"
 
 
-def setup(name: str):
+def setup(name: str, memory: int | None = None):
     model = shared(name)
-    return weft.load(model, tokenizer=tokenizer(model.config.vocab_size), name=name)
+    return weft.load(model, tokenizer=tokenizer(model.config.vocab_size), name=name, memory=memory)
 
 
 def _metric(logits, data: Data):

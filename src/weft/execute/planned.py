@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 
-from weft.execute import reference
+from weft.execute import reference, sliced
 from weft.execute.engine import Engine
 from weft.execute.needed import Uses
 from weft.execute.reference import Interpreter, Progress, frozen
 from weft.execute.trial import distrust
+from weft.execute.turns import take_turns
 from weft.ir.nodes import Experiment
 from weft.ir.outcome import Outcome
 from weft.plan.compiled import stages
 from weft.plan.cost import Prices
 from weft.plan.forks import Asked, asked
+from weft.plan.memory import DEFAULT, Limits
 from weft.plan.show import operations, told
 
 
@@ -31,10 +33,16 @@ def run(
     experiment: Experiment,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    memory: int | None = None,
 ) -> Outcome:
-    """Run an experiment in the least work that gives the same numbers as the reference."""
+    """Run an experiment in the least work that gives the same numbers as the reference, in `memory` bytes above the model
+    (None: a share of what is free)."""
     reason = unplanned(loaded) or distrust(loaded, _trusted, reference.run)
-    return _run(loaded, experiment, reason, progress, cancelled)
+
+    def whole(part: Experiment, limits: Limits, tell: Progress, applied: set[int]) -> Outcome:
+        return _run(loaded, part, reason, tell, cancelled, limits, applied)
+
+    return sliced.run(loaded, experiment, whole, memory, progress)
 
 
 def _trusted(loaded: Any, experiment: Experiment) -> Outcome:
@@ -42,7 +50,13 @@ def _trusted(loaded: Any, experiment: Experiment) -> Outcome:
 
 
 def _run(
-    loaded: Any, experiment: Experiment, reason: str, progress: Progress | None, cancelled: Callable[[], bool] | None
+    loaded: Any,
+    experiment: Experiment,
+    reason: str,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+    limits: Limits = DEFAULT,
+    applied: set[int] | None = None,
 ) -> Outcome:
     started = time.perf_counter()
     if reason:
@@ -56,11 +70,14 @@ def _run(
         interpreter.lean = order is not None
         found = _plan(loaded, experiment, uses, reason)
         interpreter.flow.start()
-        notes = _notes(found)
-        if found.forks:
-            notes = (*_run_engine(loaded, experiment, uses, interpreter, found), *notes)
-        interpreter.advance([index for index in uses.runs() if index in found.left])
-        return interpreter.outcome("planned" if found.forks else "reference", time.perf_counter() - started, notes)
+        notes = _run_engine(loaded, experiment, uses, interpreter, found, limits) if found.forks else ()
+        decoded, left = ((), found.left) if reason else take_turns(interpreter, found.left)
+        if reason:
+            interpreter.advance(list(found.left))
+        if applied is not None:
+            applied |= interpreter.applied
+        kind = "planned" if found.forks or decoded else "reference"
+        return interpreter.outcome(kind, time.perf_counter() - started, (*notes, *decoded, *_notes(left)))
 
 
 def unplanned(loaded: Any) -> str:
@@ -68,8 +85,6 @@ def unplanned(loaded: Any) -> str:
     if loaded.kind != "decoder" or loaded.family is None:
         return "weft has no table for this model"
     config = loaded.module.config
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return "its attention has windows"
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention is {config._attn_implementation}"
     return ""
@@ -79,15 +94,15 @@ def _plan(loaded: Any, experiment: Experiment, uses: Uses, reason: str) -> Asked
     runs = uses.runs()
     if reason or len(runs) == 1:
         return Asked((), dict.fromkeys(runs, reason or "a single run has nothing to share"))
-    return asked(experiment.nodes, runs, uses.needed, uses.with_grad, loaded.card)
+    return asked(experiment.nodes, runs, uses, loaded.card)
 
 
 def _run_engine(
-    loaded: Any, experiment: Experiment, uses: Uses, interpreter: Interpreter, found: Asked
+    loaded: Any, experiment: Experiment, uses: Uses, interpreter: Interpreter, found: Asked, limits: Limits
 ) -> tuple[str, ...]:
     with torch.no_grad():
-        made = stages(found.forks, loaded.card.sizes["n_layers"])
-        engine = Engine(loaded, experiment.nodes, uses, interpreter.flow, made[-1].plan, interpreter.cancelled)
+        made = stages(found.forks, loaded.card.sizes["n_layers"], limits.tokens)
+        engine = Engine(loaded, experiment.nodes, uses, interpreter.flow, made[-1].plan, interpreter.cancelled, limits)
         for done, passes in engine.passes():
             interpreter.progress(done / (passes + len(found.left)), f"pass {done} of {passes}")
     interpreter.applied |= engine.applied
@@ -105,6 +120,6 @@ def _run_engine(
     return (*told(made, prices), logits)
 
 
-def _notes(found: Asked) -> tuple[str, ...]:
-    reasons = Counter(found.left.values())
+def _notes(left: Mapping[int, str]) -> tuple[str, ...]:
+    reasons = Counter(left.values())
     return tuple(f"as reference   {count} run{'s' * (count > 1)}: {reason}" for reason, count in reasons.items())
