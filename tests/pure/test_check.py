@@ -268,7 +268,9 @@ BAD: dict[str, tuple[Callable[[], Experiment], type[WeftError], str]] = {
     "name with a slash": (program(CONST, Save("../x", Ref(0))), ProgramError, "cannot name a result"),
     "name with a newline": (program(CONST, Save("a\nb", Ref(0))), ProgramError, "cannot name a result"),
     "name of dots": (program(CONST, Save("..", Ref(0))), ProgramError, "cannot name a result"),
-    "keep": (program(CONST, Keep("x", Ref(0))), ProgramError, "'keep' has its place in the schema"),
+    "keep of one name twice": (
+        program(CONST, Keep("x", Ref(0)), Keep("x", Ref(0))), ProgramError, "a value named 'x' is kept already"
+    ),
     "kind of run": (program(Run("pixels", ())), ProgramError, "'pixels' is not for fake; it takes tokens or generate"),
     "no tokens": (program(Run("tokens", ())), ProgramError, "given nothing"),
     "tokens computed": (

@@ -111,13 +111,11 @@ def parts(values: Any, index: int) -> list[torch.Tensor]:
 
 
 def bytes_per_token(model: Model, wanted: tuple[Column, ...]) -> int:
-    """About how much memory a token of a batch takes while it runs: what is read, keys and values, and the layer's own."""
+    """About how much memory a token of a batch takes: what is read of it, once more while it is written, and one layer."""
     sizes = model.card.sizes
     item = 2 if model.card.dtype in ("float16", "bfloat16") else 8 if model.card.dtype == "float64" else 4
     read = sum(_numel(column) for column in wanted)
-    keys = 2 * sizes["n_layers"] * sizes["n_kv_heads"] * sizes["d_head"]
-    layer = 8 * sizes["d_model"] + 4 * sizes["d_mlp"] + 3 * sizes["n_heads"] * sizes["d_head"]
-    return item * (3 * read + keys + layer)
+    return item * (2 * read + 8 * sizes["d_model"] + 5 * sizes["d_mlp"])
 
 
 def _numel(column: Column) -> int:

@@ -94,6 +94,7 @@ class _Checker:
         self.version: dict[SiteKey, int] = {}  # the last write
         self.written: dict[tuple[int, Site], int | None] = {}  # the step kind (EACH or not) of a site's writes
         self.saved: set[str] = set()
+        self.kept: set[str] = set()
         self.extremes: Extremes = {}
         self.current: int | None = None  # `each` of the node being taken
         self.values = self.total_bytes = self.flops = self.layer_tokens = 0
@@ -245,6 +246,14 @@ class _Checker:
         self.types.append(())
         return False
 
+    def keep(self, index: int, node: Keep) -> bool:
+        check_name(node.name, self.limits)
+        if node.name in self.kept:
+            raise ProgramError(f"a value named {node.name!r} is kept already; choose another name")
+        self.kept.add(node.name)
+        self.types.append(())
+        return False
+
     def slot(self, index: int, node: Slot) -> bool:
         found = self.slots.get((node.kind, node.index))
         if found is None:
@@ -285,9 +294,6 @@ class _Checker:
             error.details["body"] = error.details.pop("node", None)
             raise
         return Inside(tuple(inner.types), inner.flops, inner.layer_tokens)
-
-    def later(self, index: int, node: Keep) -> NoReturn:
-        raise ProgramError(f"{KIND_OF[type(node)]!r} has its place in the schema, but this version does not run it")
 
     # -- what the rules share -----------------------------------------------------------------------------------------
 
@@ -372,7 +378,7 @@ class _Checker:
 _RULES: dict[type, Callable[[_Checker, int, Any], bool]] = {
     Run: _Checker.run, Read: _Checker.read, Write: _Checker.write, Op: _Checker.op, Update: _Checker.update,
     Const: _Checker.const, Param: _Checker.param, Apply: _Checker.apply, Grad: _Checker.grad, Loop: _Checker.loop,
-    Slot: _Checker.slot, Save: _Checker.save, Keep: _Checker.later,
+    Slot: _Checker.slot, Save: _Checker.save, Keep: _Checker.keep,
 }  # fmt: skip
 
 
@@ -405,7 +411,7 @@ def _near(name: str, known: Mapping[str, object]) -> str:
 def _located(error: Exception, index: int, node: Node, experiment: Experiment) -> WeftError:
     """The error with the node's number and kind before its message, pointing at the user's line."""
     kind = KIND_OF.get(type(node), type(node).__name__)
-    label = f"{kind} {node.name[:60]}" if isinstance(node, Op | Save | Param) else kind
+    label = f"{kind} {node.name[:60]}" if isinstance(node, Op | Save | Keep | Param) else kind
     if isinstance(node, Read):
         label = f"read {str(node.site)[:60]}"
     if not isinstance(error, WeftError):

@@ -4,12 +4,15 @@
     decode(data) == experiment
 
 The file's tensors are the constants, each under its digest and each once, and one U8 tensor `program` of canonical
-JSON (`wire` has its grammar). The metadata holds the schema version and nothing else. The user's own lines travel
-beside it (`encode_locations`): they are no part of what an experiment is.
+JSON (`wire` has its grammar). Constants that the reader has already are left out: a U8 tensor `held` names them by
+digest, with their types, as JSON {digest: [dtype, shape]}. The metadata holds the schema version and nothing else. The
+user's own lines travel beside it (`encode_locations`): they are no part of what an experiment is.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from weft.errors import FormatError, Location, WeftError
@@ -19,12 +22,14 @@ from weft.ir.container import pack, unpack
 from weft.ir.hash import program_bytes
 from weft.ir.limits import DEFAULT, Limits, hold
 from weft.ir.nodes import SCHEMA, Const, ConstantData, Experiment, Node, all_nodes
-from weft.ir.types import TensorType
+from weft.ir.types import DTYPES, TensorType
 from weft.ir.wire import KIND_OF, decode_node
 
 __all__ = ["BytesConstant", "NamedConstant", "decode", "decode_locations", "digest_of", "encode", "encode_locations"]
 
-PROGRAM = "program"
+PROGRAM, HELD = "program", "held"
+DIGEST = re.compile(r"[0-9a-f]{64}")
+Held = Callable[[TensorType, str], ConstantData]
 _ARRAYS_PER_NODE = 24
 
 
@@ -33,21 +38,30 @@ def constants_of(experiment: Experiment) -> dict[str, ConstantData]:
     return {node.data.digest(): node.data for node in all_nodes(experiment.nodes) if isinstance(node, Const)}
 
 
-def encode(experiment: Experiment) -> bytes:
-    """The experiment as the bytes of a safetensors file; the same experiment always gives the same bytes."""
+def encode(experiment: Experiment, held: Collection[str] = ()) -> bytes:
+    """The experiment as the bytes of a safetensors file; the same experiment always gives the same bytes.
+
+    Of the constants whose digests are in `held` only name and type are written: whoever reads the file has them.
+    """
     program = program_bytes(experiment)
+    constants = constants_of(experiment)
     tensors: dict[str, tuple[TensorType, bytes | memoryview]] = {
         digest: (data.type, data.data if isinstance(data, BytesConstant) else data.tobytes())
-        for digest, data in constants_of(experiment).items()
+        for digest, data in constants.items()
+        if digest not in held
     }
+    if left := {digest: [kind.dtype, list(kind.shape)] for digest in held if (kind := constants[digest].type)}:
+        named = strictjson.dump(left)
+        tensors[HELD] = (TensorType("uint8", (len(named),)), named)
     tensors[PROGRAM] = (TensorType("uint8", (len(program),)), program)
     return pack(tensors, {"schema": str(SCHEMA)})
 
 
-def decode(data: bytes, limits: Limits = DEFAULT) -> Experiment:
+def decode(data: bytes, limits: Limits = DEFAULT, held: Held = NamedConstant) -> Experiment:
     """The experiment in `data`, which may come from anybody: FormatError or LimitError for all that is not one.
 
-    Each constant is checked against its digest. That the program makes sense is for `check` to say.
+    Each constant is checked against its digest; for one that was left out, `held` (type, digest) gives what the reader
+    has. That the program makes sense is for `check` to say.
     """
     contents = unpack(data, limits)
     _schema(contents.metadata.pop("schema", None), contents.metadata)
@@ -55,9 +69,38 @@ def decode(data: bytes, limits: Limits = DEFAULT) -> Experiment:
     if kind is None or kind.dtype != "uint8" or len(kind.shape) != 1:
         raise FormatError("the file has no U8 tensor 'program' of one dimension: it is no experiment")
     hold(limits, "program_bytes", len(program))
-    hold(limits, "constant_bytes", sum(len(raw) for _, raw in contents.tensors.values()))
-    constants = {name: _constant(name, *held) for name, held in contents.tensors.items()}
+    left = _left_out(contents.tensors.pop(HELD, None), limits)
+    here = sum(len(raw) for _, raw in contents.tensors.values())
+    hold(limits, "constant_bytes", here + sum(kind.nbytes for kind in left.values()))
+    constants: dict[str, ConstantData] = {name: _constant(name, *each) for name, each in contents.tensors.items()}
+    if twice := constants.keys() & left.keys():
+        raise FormatError(f"the constant {min(twice)[:12]!r}… is both in the file and said to be held elsewhere")
+    constants |= {digest: held(kind, digest) for digest, kind in left.items()}
     return Experiment(_program(bytes(program), constants, limits))
+
+
+def _left_out(entry: tuple[TensorType, memoryview] | None, limits: Limits) -> dict[str, TensorType]:
+    """The types by digest of the constants that a file leaves out."""
+    if entry is None:
+        return {}
+    hold(limits, "program_bytes", len(entry[1]))
+    most = 2 * limits.nodes + 1
+    found = strictjson.parse(bytes(entry[1]), what="the list of constants left out", depth=3, objects=1, arrays=most)
+    if not strictjson.is_object(found) or not all(DIGEST.fullmatch(digest) for digest in found):
+        raise FormatError("the constants left out must be an object of types by digest (64 hex digits)")
+    return {digest: _type(digest, each) for digest, each in found.items()}
+
+
+def _type(digest: str, given: Any) -> TensorType:
+    match given:
+        case [str() as dtype, [*sizes]] if dtype in DTYPES and all(_size(each) for each in sizes) and len(sizes) <= 64:
+            return TensorType(dtype, tuple(sizes))
+        case _:
+            raise FormatError(f"the type of the constant {digest[:12]!r}… must be [dtype, [sizes]]")
+
+
+def _size(given: Any) -> bool:
+    return type(given) is int and 0 <= given <= 1 << 62
 
 
 def _schema(schema: str | None, rest: dict[str, str]) -> None:
@@ -76,7 +119,7 @@ def _constant(name: str, kind: TensorType, raw: memoryview) -> BytesConstant:
     return BytesConstant(kind, raw)
 
 
-def _program(program: bytes, constants: dict[str, BytesConstant], limits: Limits) -> tuple[Node, ...]:
+def _program(program: bytes, constants: Mapping[str, ConstantData], limits: Limits) -> tuple[Node, ...]:
     arrays = _ARRAYS_PER_NODE * limits.nodes
     if program.count(b'"node":') > limits.nodes:
         hold(limits, "nodes", program.count(b'"node":'))
@@ -95,7 +138,7 @@ def _program(program: bytes, constants: dict[str, BytesConstant], limits: Limits
     return nodes
 
 
-def _node(index: int, data: Any, constants: dict[str, BytesConstant]) -> Node:
+def _node(index: int, data: Any, constants: Mapping[str, ConstantData]) -> Node:
     try:
         return decode_node(data, constants)
     except WeftError as error:

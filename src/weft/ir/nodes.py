@@ -213,7 +213,7 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """`value` stays where the model is, under `name`. Has its place in the schema; nothing runs it yet."""
+    """`value` stays where the model is, under `name`, and is no result."""
 
     name: str
     value: Ref

@@ -22,8 +22,9 @@ class Outcome:
     """The saved values by name (tensors), the edits counted, the work done and how long it took.
 
     `work` counts runs, passes (forward passes made), rows, layer_tokens_asked and layer_tokens_done. `notes` say what
-    the plan did, and which runs it could not help. `kept` are the values that stay where the model is. `record` is there already where a server has written it. `stopped`
-    is the error that ended a loop before its last step: the values are what it had learned by then.
+    the plan did, and which runs it could not help. `record` is there already where a server has written it. `stopped`
+    is the error that ended a loop before its last step: the values are what it had learned by then. `kept` are the
+    values that stay where the model is: tensors, or what is known of them.
     """
 
     values: Mapping[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from weft.errors import FormatError, WeftError
-from weft.ir.codec import decode, decode_locations, encode_locations
+from weft.ir.codec import Held, NamedConstant, decode, decode_locations, encode_locations
 from weft.ir.limits import DEFAULT, Limits
 from weft.ir.nodes import Experiment
 
@@ -18,12 +18,15 @@ def trailer(experiment: Experiment) -> bytes:
     return encode_locations(experiment) if any(experiment.locations) else b""
 
 
-def read_body(body: bytes, locations: int, limits: Limits = DEFAULT) -> Experiment:
-    """The experiment in a posted body whose last `locations` bytes are the user's lines."""
+def read_body(body: bytes, locations: int, limits: Limits = DEFAULT, held: Held = NamedConstant) -> Experiment:
+    """The experiment in a posted body whose last `locations` bytes are the user's lines.
+
+    `held` gives the constants that the body leaves out.
+    """
     if not 0 <= locations <= len(body):
         raise FormatError(f"locations={locations} is not a number of bytes of this body of {len(body):,}")
     end = len(body) - locations
-    experiment = decode(body[:end], limits)
+    experiment = decode(body[:end], limits, held)
     if not locations:
         return experiment
     lines = decode_locations(body[end:], limits)

@@ -17,8 +17,9 @@ from pathlib import Path
 from weft.errors import FormatError, LimitError, WeftError
 from weft.ir.card import Card
 from weft.ir.limits import Limits
-from weft.ir.nodes import Experiment
+from weft.ir.nodes import Experiment, Keep
 from weft.record.channel import Channel
+from weft.record.held import held_in
 from weft.record.locations import pointed, read_body
 from weft.record.messages import Check, Checked, Failed, Message
 
@@ -41,11 +42,14 @@ def check_file(message: Check, limits: Limits) -> Message:
 
     experiment: Experiment | None = None
     try:
-        experiment = read_body(Path(message.experiment).read_bytes(), message.locations, limits)
+        experiment = read_body(
+            Path(message.experiment).read_bytes(), message.locations, limits, held_in(message.values)
+        )
         card = read_card(message.card)
         if card.kind != "module":  # a raw module's sites depend on the inputs' values: its worker checks
             check(experiment, card, limits)
-        return Checked(message.job, content_hash(experiment), len(experiment.nodes))
+        kept = [node.name for node in experiment.nodes if isinstance(node, Keep)]
+        return Checked(message.job, content_hash(experiment), len(experiment.nodes), kept)
     except WeftError as error:
         return Failed(message.job, pointed(error, experiment).to_data())
     except (MemoryError, RecursionError) as error:

@@ -15,7 +15,7 @@ from weft.serve.settings import Settings
 
 @dataclass
 class Gate:
-    """`checked = await gate.check(path, card_path, locations)`; what is illegal is raised as its own error."""
+    """`checked = await gate.check(path, card_path, locations, values)`; what is illegal is raised as its own error."""
 
     settings: Settings
     _child: Child | None = None
@@ -26,8 +26,8 @@ class Gate:
         async with self._turn:
             await self._living()
 
-    async def check(self, path: Path, card: Path, locations: int) -> Checked:
-        message = Check(path.name, str(path), str(card), locations)
+    async def check(self, path: Path, card: Path, locations: int, values: Path) -> Checked:
+        message = Check(path.name, str(path), str(card), locations, str(values))
         async with self._turn:
             # A checker that ended after an earlier, large file is no reason to refuse this one: hence two tries.
             for _ in range(2):

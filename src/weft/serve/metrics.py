@@ -13,6 +13,7 @@ class Metrics:
             "weft_answered", "Experiments answered from a record", ["model"], registry=self.registry
         )
         self.refused = Counter("weft_refused", "Experiments refused", ["code"], registry=self.registry)
+        self.received = Counter("weft_received_bytes", "Bytes that came in", ["what"], registry=self.registry)
         self.ended = Counter("weft_ended", "Jobs ended", ["model", "state"], registry=self.registry)
         self.restarts = Counter("weft_worker_restarts", "Workers that died", ["model"], registry=self.registry)
         self.running = Gauge("weft_running", "Jobs running now", ["model"], registry=self.registry)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from weft.errors import RefusedError
-from weft.ir.limits import DEFAULT, MIB, Limits
+from weft.ir.limits import DEFAULT, GIB, MIB, Limits
 
 LOADER = "weft.worker.engine:load"
 
@@ -35,6 +35,7 @@ class Settings:
     """Models, places and limits. `database` is an SQLAlchemy URL; by default SQLite in `folder`.
 
     Limits: `body_bytes` of one posted experiment, `check_seconds` and `check_bytes` (of address space) to check it,
+    `value_bytes` of the values that stay for one key and model, `keep_seconds` after their last use until they are freed,
     `attempts` at a job whose worker died under it, `cancel_seconds` for a worker to stop before it is killed.
     """
 
@@ -45,6 +46,8 @@ class Settings:
     body_bytes: int = 256 * MIB
     check_seconds: float = 30.0
     check_bytes: int = 2048 * MIB
+    value_bytes: int = 64 * GIB
+    keep_seconds: float = 7 * 24 * 3600.0
     attempts: int = 3
     cancel_seconds: float = 10.0
 
