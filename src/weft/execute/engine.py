@@ -19,16 +19,20 @@ import torch
 from weft.execute.attend import Store
 from weft.execute.dataflow import Dataflow
 from weft.execute.gradients import settle, together
-from weft.execute.lazy import Layout, Patch, SiteValue
+from weft.execute.inside import of_inside
+from weft.execute.insides import Insides, inside_of
+from weft.execute.lazy import Layout, LazySite, Patch, SiteValue, whole
 from weft.execute.needed import Uses
 from weft.execute.packed import Packed
 from weft.execute.readings import Reading, reading_of
 from weft.execute.segments import Row, Segment, segments_of, tokens_of
 from weft.execute.sweep import Sweep
 from weft.ir.nodes import Node, Read, Ref, Site, Write
-from weft.plan.forks import Fork
+from weft.models.attention import How
+from weft.plan.forks import INSIDE, Fork
 from weft.plan.memory import DEFAULT, Limits
 from weft.plan.pieces import Piece, Plan
+from weft.plan.places import layer_of
 
 END = ("final_norm", "logits")
 
@@ -87,6 +91,7 @@ class Engine:
         self.without_effect: set[int] = set()
         self.saved: dict[Site, torch.Tensor] = {}
         self.stores: list[Store] = []
+        self.how: dict[int, How] = {}
         self.segments: dict[int, Segment] = {}
         self.base_tokens = 0
         self.offsets: list[int] = []  # of the tokens of each base pass among those of all
@@ -119,7 +124,8 @@ class Engine:
     def _bases(self, passes: list[tuple[int, ...]]) -> None:
         """Run every distinct row once, and tell the dataflow what unedited runs read."""
         pieces = self.plan.pieces.values()
-        keep = {site for run in self.runs.values() for site in run.reads if site.name not in END}
+        read = {site for run in self.runs.values() for site in run.reads if site.name not in END}
+        keep = {made for site in read for made in (of_inside(site.layer) if site.name in INSIDE else (site,))}
         keep |= {self.entry(piece.layer) for piece in pieces if piece.run is not None and piece.layer}
         if any(site.name in END for run in self.runs.values() for site in run.reads):
             keep.add(Site("resid_post", self.layers - 1))
@@ -134,8 +140,15 @@ class Engine:
         as_base = [run for run in self.runs.values() if not run.own_pieces]
         self._tell(as_base, lambda site: True)
         for run in as_base:
-            self.without_effect.update(w for w in self.uses.writes[run.fork.run] if w in self.uses.needed)
+            at_end = self._at_end(run)
+            self.applied |= at_end
+            self.without_effect |= {w for w in self.uses.writes[run.fork.run] if w in self.uses.needed} - at_end
             self._let_go(run)
+
+    def _at_end(self, run: Run) -> set[int]:
+        """A run's writes to logits, of which nothing in the model comes: they need no pass."""
+        read = run.reads.get(Site("logits"))
+        return {w for w in self.uses.writes[run.fork.run] if w in self.uses.needed and self.uses.root[w] == read}
 
     def _base_pass(self, numbers: tuple[int, ...], keep: set[Site]) -> Kept:
         segments = self._segments(numbers)
@@ -216,9 +229,13 @@ class Engine:
         end = Site("resid_post", self.layers - 1)
         ended: list[Any] = []
         sweep = Sweep(self, segments, tokens_of(segments), self._parents())
-        taps: dict[Site, Callable[[torch.Tensor], Any]] = {
-            site: (lambda value, s=site: self._offer(runs, s, value, sweep)) for site in sites
+        taps: dict[Site, Callable[[Any], Any]] = {
+            site: (lambda value, s=site: self._offer(runs, s, value, sweep))
+            for site in sites
+            if site.name not in INSIDE
         }
+        inside = Insides(self, runs, sweep)
+        taps |= {Site("pattern", site.layer): inside.look for site in sites if site.name in INSIDE}
         wants_end = [run for run in runs if any(site.name in END for site in run.reads)]
         if wants_end:
             first = taps.get(end)
@@ -244,16 +261,22 @@ class Engine:
         for run in runs:
             layout = Layout(run.shared, torch.full_like(run.own, -1))
             for site, index in run.reads.items():
-                if every(site) or self._before_fork(site, run):
-                    self._deliver(index, self._value(site, layout, None))
+                if every(site) or self.before_fork(site, run):
+                    self.deliver(index, self._value(site, layout, None))
 
-    def _before_fork(self, site: Site, run: Run) -> bool:
+    def before_fork(self, site: Site, run: Run) -> bool:
         """Whether the base alone has all of a run's numbers at that site."""
-        layer = -1 if site.name == "embed" else site.layer
-        return layer is not None and layer < run.begin - (site.name in ("resid_post", "embed"))
+        layer = layer_of(self.loaded.card, site)
+        return layer < min(run.begin, self.layers) - (site.name == "resid_post" or layer < 0)
 
-    def _value(self, site: Site, layout: Layout, own: torch.Tensor | None) -> SiteValue:
+    def _value(self, site: Site, layout: Layout, own: torch.Tensor | None) -> LazySite:
         """A site's value in the presentation; `own` is this pass's packed value (for logits: of the last layer)."""
+        if site.name in INSIDE:
+            return inside_of(self, site, layout)
+        return self.value(site, layout, own)
+
+    def value(self, site: Site, layout: Layout, own: torch.Tensor | None) -> SiteValue:
+        """The value of a site that has one for each token."""
         sizes = self.loaded.card.sizes
         if site.name in END:
             base = self.saved.get(Site("resid_post", self.layers - 1))
@@ -269,23 +292,27 @@ class Engine:
         return self.packed.final_norm(value[None])[0]
 
     def _logits(self, value: torch.Tensor, entries: torch.Tensor | None = None) -> torch.Tensor:
-        columns = self.loaded.card.sizes["d_vocab"] if entries is None else len(entries)
-        self.work.logits += 2 * value.shape[0] * value.shape[1] * columns
-        return self.packed.logits(self._normed(value), entries)
+        return self._unembedded(self._normed(value), entries)
 
-    def _deliver(self, index: int, value: SiteValue) -> None:
+    def _unembedded(self, normed: torch.Tensor, entries: torch.Tensor | None = None) -> torch.Tensor:
+        columns = self.loaded.card.sizes["d_vocab"] if entries is None else len(entries)
+        self.work.logits += 2 * normed.shape[0] * normed.shape[1] * columns
+        return self.packed.logits(normed, entries)
+
+    def deliver(self, index: int, value: LazySite) -> None:
+        """Tell the dataflow what a run reads."""
         self.flow.deliver((index, None), (self.flow.target(Ref(index), value),))
 
     def _offer(self, runs: list[Run], site: Site, packed: torch.Tensor, sweep: Sweep) -> torch.Tensor | None:
         """Deliver what the runs read here, then put in what they write here."""
-        layer = site.layer if site.layer is not None else -1
+        layer = layer_of(self.loaded.card, site)
         rounds: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
         for run in runs:
             index = run.reads.get(site)
-            if index is None or self._before_fork(site, run) or run.fork.last < layer:
+            if index is None or self.before_fork(site, run) or run.fork.last < layer:
                 continue
             layout = Layout(run.shared, sweep.places(run.own))
-            self._deliver(index, self._value(site, layout, packed[0]))
+            self.deliver(index, self._value(site, layout, packed[0]))
             final = self.uses.final[index]
             if final != index or Ref(index) in self.uses.targets:
                 self._collect(final, layout, rounds)
@@ -298,22 +325,27 @@ class Engine:
         return changed
 
     def _collect(self, final: int, layout: Layout, rounds: list[list[tuple[torch.Tensor, torch.Tensor]]]) -> None:
-        if not self.flow.has((final, None)):
-            settle(self.flow)  # an edit may hang on a gradient of what came before it in this pass
-        value = self.flow.values[final, None][0]
-        patches = value.patches if isinstance(value, SiteValue) else (_whole(value, layout),)
+        value = self.made(final)
+        patches = value.patches if isinstance(value, SiteValue) else (whole(value, layout),)
         for number, patch in enumerate(patches):
             places = layout.own[patch.rows, patch.positions]
             inside = places >= 0
-            whole = bool(inside.all())
+            every = bool(inside.all())
             if number == len(rounds):
                 rounds.append([])
-            rounds[number].append((places, patch.values) if whole else (places[inside], patch.values[inside]))
+            rounds[number].append((places, patch.values) if every else (places[inside], patch.values[inside]))
+
+    def made(self, final: int) -> Any:
+        """What a run goes on with at a site; the writes that led there are counted."""
+        if not self.flow.has((final, None)):
+            settle(self.flow)  # an edit may hang on a gradient of what came before it in this pass
+        value = self.flow.values[final, None][0]
         node: Node = self.nodes[final]
         while isinstance(node, Write):
             self.applied.add(final)
             final = node.prev.node
             node = self.nodes[final]
+        return value
 
     # -- the end of the model ----------------------------------------------------------------------------------------------
 
@@ -322,15 +354,18 @@ class Engine:
         waiting: list[tuple[int, SiteValue, Reading]] = []
         for run in runs:
             layout = Layout(run.shared, sweep.places(run.own))
-            for site, index in run.reads.items():
-                if site.name not in END:
-                    continue
-                value = self._value(site, layout, hidden)
-                reading = reading_of(self.nodes, self.flow.consumers, index, run.fork) if value.entries else None
+            normed = self._final_norm(run, layout, hidden)
+            index = run.reads.get(Site("logits"))
+            if index is not None:
+                value = self.value(Site("logits"), layout, hidden)
+                if normed is not None:
+                    value = replace(value, source=normed, finish=self._unembedded)
+                reading = None if normed else reading_of(self.nodes, self.flow.consumers, index, run.fork)
                 if reading is None:
-                    self._deliver(index, value)
+                    self.deliver(index, value)
                 else:
                     waiting.append((index, value, reading))
+                self.applied.update(self._at_end(run))
         while waiting:
             size, batch = 0, []
             while waiting and (not batch or size + len(waiting[0][2].rows) <= self.limits.logits):
@@ -338,17 +373,24 @@ class Engine:
                 size += len(batch[-1][2].rows)
             self._together(batch)
 
+    def _final_norm(self, run: Run, layout: Layout, hidden: torch.Tensor) -> SiteValue | None:
+        """Deliver a run's final norm; what it makes of that, if it does."""
+        index = run.reads.get(Site("final_norm"))
+        if index is None:
+            return None
+        value = self.value(Site("final_norm"), layout, hidden)
+        self.deliver(index, value)
+        final = self.uses.final[index]
+        if final == index and Ref(index) not in self.uses.targets:
+            return None
+        made = self.made(final)
+        return made if isinstance(made, SiteValue) else replace(value, patches=(whole(made, layout),))
+
     def _together(self, batch: list[tuple[int, SiteValue, Reading]]) -> None:
         states = [replace(value, finish=None, tail=()).at(read.rows, read.positions) for _, value, read in batch]
         logits = self._logits(torch.cat(states)).split([len(state) for state in states])
         for (index, value, read), rows in zip(batch, logits, strict=True):
-            self._deliver(index, replace(value, ready=Patch(read.rows, read.positions, rows)))
-
-
-def _whole(value: torch.Tensor, layout: Layout) -> Patch:
-    """All that a run has of its own, from a site's value [batch, pos, …] put together."""
-    rows, positions = (layout.own >= 0).nonzero(as_tuple=True)
-    return Patch(rows, positions, value[rows, positions])
+            self.deliver(index, replace(value, ready=Patch(read.rows, read.positions, rows)))
 
 
 def _or(first: torch.Tensor | None, second: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from weft.ir.nodes import Ref, ViewStep
+from weft.ir.nodes import ViewStep
 from weft.ir.views import apply_chain
 from weft.plan.places import box_of
 
@@ -32,6 +32,29 @@ class Layout:
         return Layout(self.shared, torch.full_like(self.own, -1))
 
 
+class Lazy:
+    """A value that is put together only where somebody looks."""
+
+    def full(self) -> torch.Tensor:
+        """All of it."""
+        raise NotImplementedError
+
+    def op(self, name: str, args: tuple[Any, ...]) -> Any:
+        """What an operation on it gives, where that needs only some of it; None where it needs all."""
+        raise NotImplementedError
+
+
+class LazySite(Lazy):
+    """A whole site, which may be written."""
+
+    layout: Layout
+    patches: tuple[Patch, ...]
+
+    def written(self, view: tuple[ViewStep, ...], value: torch.Tensor) -> LazySite:
+        """This value with what `view` leads to replaced."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, eq=False)
 class Patch:
     """New numbers at some places: token-wise rows and positions [m], and the values [m, …]."""
@@ -42,10 +65,10 @@ class Patch:
 
 
 @dataclass(frozen=True, eq=False)
-class SiteValue:
+class SiteValue(LazySite):
     """A value [batch, pos, *tail]. `base` and `own` are packed, [token, *tail]; `finish` turns tokens into what is read
     (for logits: norm and unembedding, of some vocabulary entries where these are named), `ready` are such readings made
-    beforehand, together with those of other runs."""
+    beforehand, together with those of other runs; `source` is another site's value that tokens are taken of."""
 
     layout: Layout
     base: torch.Tensor | None
@@ -55,6 +78,7 @@ class SiteValue:
     finish: Callable[..., torch.Tensor] | None = None
     ready: Patch | None = None
     entries: bool = False
+    source: SiteValue | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,14 +89,14 @@ class SiteValue:
         if self.ready is not None and entries is None and not self.patches and same_places(rows, positions, self.ready):
             return self.ready.values
         own, shared = self.layout.own[rows, positions], self.layout.shared[rows, positions]
-        value = self._mixed(own, shared)
+        value = self._mixed(own, shared) if self.source is None else self.source.at(rows, positions)
         if self.finish is not None:
             value = self.finish(value, entries)
         missing = (own < 0) & (shared < 0)
         if bool(missing.any()):
             value = value.masked_fill(missing.reshape(-1, *[1] * (value.dim() - 1)), 0)
         for patch in self.patches:
-            value = _patched(value, rows, positions, patch)
+            value = patched(value, rows, positions, patch)
         return value
 
     def _mixed(self, own: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
@@ -121,7 +145,7 @@ class SiteValue:
         return self.at(rows, positions).reshape(*lead, *self.tail)
 
     def _indexed(self, indices: Any) -> Any:
-        if len(indices) < 2 or any(not _plain(index) for index in indices[:2]) or any(i is None for i in indices[2:]):
+        if len(indices) < 2 or any(not plain(index) for index in indices[:2]) or any(i is None for i in indices[2:]):
             return None
         rows, positions = self._places(indices[0], indices[1])
         if rows.dim() != 1:
@@ -133,7 +157,7 @@ class SiteValue:
         return value[(torch.arange(len(rows)), *rest)] if rest else value
 
     def _put(self, indices: Any, values: torch.Tensor, accumulate: bool = False) -> Any:
-        if len(indices) < 2 or any(not _plain(index) for index in indices[:2]) or any(i is None for i in indices[2:]):
+        if len(indices) < 2 or any(not plain(index) for index in indices[:2]) or any(i is None for i in indices[2:]):
             return None
         rows, positions = self._places(indices[0], indices[1])
         if rows.dim() != 1 or len(torch.unique(rows)) != len(rows):
@@ -167,7 +191,7 @@ class SiteValue:
 
 
 @dataclass(frozen=True, eq=False)
-class Picked:
+class Picked(Lazy):
     """Logits at some places, [*lead, vocab], of which perhaps only a few entries are wanted."""
 
     site: SiteValue
@@ -186,7 +210,7 @@ class Picked:
         if name == "select.int" and args[0] == axis:
             entry = torch.tensor([args[1] % self.shape[-1]])
             return self.site.at(self.rows, self.positions, entry).reshape(self.shape[:-1])
-        if name == "index.Tensor" and axis == 1 and len(args[0]) == 2 and all(_plain(index) for index in args[0]):
+        if name == "index.Tensor" and axis == 1 and len(args[0]) == 2 and all(plain(index) for index in args[0]):
             rows, entries = (index % size for index, size in zip(args[0], self.shape, strict=True))
             if rows.dim() > 1 or entries.dim() > 1:
                 return None
@@ -203,7 +227,7 @@ def mesh(rows: range, positions: range) -> tuple[torch.Tensor, torch.Tensor]:
     return r.repeat_interleave(len(p)), p.repeat(len(r))
 
 
-def _patched(value: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor, patch: Patch) -> torch.Tensor:
+def patched(value: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor, patch: Patch) -> torch.Tensor:
     if same_places(rows, positions, patch):
         return patch.values.clone()
     width = int(max(positions.max(), patch.positions.max())) + 1 if len(positions) and len(patch.positions) else 1
@@ -221,16 +245,19 @@ def same_places(rows: torch.Tensor, positions: torch.Tensor, patch: Patch) -> bo
     return len(rows) == len(patch.rows) and torch.equal(rows, patch.rows) and torch.equal(positions, patch.positions)
 
 
-def _plain(index: Any) -> bool:
+def plain(index: Any) -> bool:
     return isinstance(index, torch.Tensor) and index.dtype in (torch.int64, torch.int32)
 
 
-LAZY = (SiteValue, Picked)
+def whole(value: torch.Tensor, layout: Layout) -> Patch:
+    """All that a run has of its own, from a site's value [batch, pos, …] put together."""
+    rows, positions = (layout.own >= 0).nonzero(as_tuple=True)
+    return Patch(rows, positions, value[rows, positions])
 
 
 def full(value: Any) -> Any:
     """A value as a tensor."""
-    return value.full() if isinstance(value, LAZY) else value
+    return value.full() if isinstance(value, Lazy) else value
 
 
-__all__ = ["Layout", "Patch", "Picked", "Ref", "SiteValue", "full", "mesh"]
+__all__ = ["Layout", "Lazy", "LazySite", "Patch", "Picked", "SiteValue", "full", "mesh", "patched", "plain", "whole"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from weft.errors import JobCancelledError
+from weft.errors import ExecutionError, JobCancelledError
 from weft.execute.attend import Group, Part, Store, attend, part, stored
 from weft.execute.packed import Arguments
 from weft.execute.segments import Segment
@@ -16,9 +17,20 @@ from weft.ir.nodes import Site
 from weft.models.attention import How
 from weft.models.hooks import installed
 from weft.plan.forks import IN_LAYER
+from weft.plan.places import layer_of
 
 if TYPE_CHECKING:
     from weft.execute.engine import Engine
+
+
+class Seen(NamedTuple):
+    """What attention has in a layer: queries, keys and values, and what comes out, all [1, token, head, d_head]."""
+
+    layer: int
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    out: torch.Tensor
 
 
 class Sweep:
@@ -32,32 +44,39 @@ class Sweep:
         self.active: list[Segment] = []
         self.lookup = torch.full((tokens + 1,), -1)  # pass token → active token; the last entry stands for "none"
         self.groups: list[Group] = []
-        self.site_taps: dict[Site, Callable[[torch.Tensor], Any]] = {}
+        self.site_taps: dict[Site, Callable[[Any], Any]] = {}
 
     def places(self, own: torch.Tensor) -> torch.Tensor:
         """A run's tokens among those active now."""
         return self.lookup[own]
 
     def active_tokens(self) -> torch.Tensor | None:
-        """The pass's tokens that are in it now; None where all are, in order."""
-        return self._ids()
+        """The pass's tokens that are in it now; None where all are, in order (also before the layers)."""
+        return self._ids() if self.active else None
 
-    def run(self, last: int, taps: dict[Site, Callable[[torch.Tensor], Any]]) -> None:
+    def run(self, last: int, taps: dict[Site, Callable[[Any], Any]]) -> None:
         """Go through the layers up to `last`, calling the taps as their sites pass."""
         engine, packed = self.engine, self.engine.packed
         self.site_taps = taps
-        inner = {site for site in taps if site.name in IN_LAYER}
+        raw = {site: layer_of(engine.loaded.card, site) for site in taps if site.path}
+        inner = {site for site in taps if site.name in IN_LAYER or raw.get(site, -1) >= 0}
         ids = torch.tensor([token for segment in self.segments for token in segment.row[segment.first :]])
         positions = torch.cat([torch.arange(segment.first, len(segment.row)) for segment in self.segments])
         engine.work.passes += 1
         engine.work.rows += len(self.segments)
         with packed.open():
-            arguments = packed.arguments(ids, positions)
+            with self._hooked({site for site, layer in raw.items() if layer < 0}):
+                self.lookup[: self.count] = torch.arange(self.count)
+                arguments = packed.arguments(ids, positions)
             packed.attend = self._attend
-            with installed(
-                engine.loaded.module, engine.loaded.family, engine.loaded.card.sizes, inner, self._inner, _no_raw
-            ):
+            with self._hooked(inner):
                 self._layers(last, arguments)
+
+    def _hooked(self, sites: set[Site]) -> AbstractContextManager[Any]:
+        loaded = self.engine.loaded
+        if not sites:
+            return nullcontext()
+        return installed(loaded.module, loaded.family, loaded.card.sizes, sites, self._inner, self._raw)
 
     def _layers(self, last: int, arguments: Arguments) -> None:
         engine = self.engine
@@ -155,6 +174,8 @@ class Sweep:
         return Group(tokens, int(starts[0]) if straight else None, tuple(parts))
 
     def _attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, how: How) -> torch.Tensor:
+        self.engine.how[layer] = how
+        q, k, v = (self._passed(Site(name, layer), x) for name, x in (("q_rot", q), ("k_rot", k), ("value", v)))
         if self.keep_keys is not None:
             starts, at = [], 0
             for segment in self.active:
@@ -163,11 +184,30 @@ class Sweep:
             lengths = [segment.length for segment in self.active]
             self.keep_keys.keys[layer] = stored(k, starts, lengths)
             self.keep_keys.values[layer] = stored(v, starts, lengths)
-        return attend(self.groups, layer, q, k, v, how)
+        out = attend(self.groups, layer, q, k, v, how)
+        look = self.site_taps.get(Site("pattern", layer))
+        return out if look is None else look(Seen(layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), out))
+
+    def _passed(self, site: Site, value: torch.Tensor) -> torch.Tensor:
+        """Offer [1, head, token, d] as [1, token, head, d]."""
+        tap = self.site_taps.get(site)
+        changed = tap(value.transpose(1, 2)) if tap is not None else None
+        return value if changed is None else changed.transpose(1, 2)
 
     def _inner(self, site: Site, value: torch.Tensor) -> torch.Tensor | None:
         return self.site_taps[site](value) if site in self.site_taps else None
 
-
-def _no_raw(path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {}
+    def _raw(self, path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Offer what a module takes or gives. What gives one tensor here may be known to give several ("0", "1")."""
+        changed: dict[str, torch.Tensor] = {}
+        for item, value in tensors.items():
+            known = (item, "0") if len(tensors) == 1 and not item else (item,)
+            tap = next((tap for each in known if (tap := self.site_taps.get(Site(name, None, path, call, each)))), None)
+            if tap is None:
+                continue
+            if value.shape[:2] != (1, int((self.lookup >= 0).sum())):
+                raise ExecutionError(f"module({path}) is not called on tokens one after another, as its card says")
+            new = tap(value.clone())  # a copy: the module may write into its own input
+            if new is not None:
+                changed[item] = new
+        return changed

@@ -12,11 +12,12 @@ from typing import Protocol
 
 from weft.ir.card import Card
 from weft.ir.nodes import Const, ConstantData, Grad, Node, Op, Read, Ref, Run, Site, Write, operands
-from weft.plan.places import BoxPlace, PairPlace, box_of, ints_of, pairs_of
+from weft.plan.places import BoxPlace, PairPlace, box_of, ints_of, layer_of, pairs_of, queries_of
 
+INSIDE = ("scores", "pattern")
 IN_LAYER = ("q", "k", "v", "z", "head_out", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out")
-PLANNED = frozenset({"embed", "resid_post", "final_norm", "logits", *IN_LAYER})
-"""Sites that the engine reads; it writes all of them but the last two."""
+PLANNED = frozenset({"embed", "resid_post", "final_norm", "logits", "q_rot", "k_rot", *INSIDE, *IN_LAYER})
+"""Standard sites that the engine reads and writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,20 @@ class Asked:
     left: Mapping[int, str]
 
 
-def place_of_write(nodes: Sequence[Node], write: Write, batch: int, pos: int) -> BoxPlace | PairPlace | None:
-    """What a write changes; None for the whole site."""
-    found = box_of(write.view, batch, pos)
+def place_of_write(
+    nodes: Sequence[Node], write: Write, batch: int, pos: int, heads: int | None = None
+) -> BoxPlace | PairPlace | None:
+    """What a write changes; None for the whole site. With `heads` the site has axes [batch, head, query, key]."""
+    if heads is None:
+        found, query = box_of(write.view, batch, pos), 1
+    else:
+        found, query = queries_of(write.view, batch, heads, pos), 2
     if found is not None or write.view:
         return found
     value = nodes[write.value.node]
     if isinstance(value, Op) and value.name == "index_put" and value.args[0] == write.prev:
-        return pairs_of(constants(nodes, value.args[1]), batch, pos)
+        indices = constants(nodes, value.args[1])
+        return pairs_of((indices[0], *indices[query : query + 1]), batch, pos)
     return None
 
 
@@ -75,10 +82,12 @@ def constants(nodes: Sequence[Node], refs: tuple[object, ...]) -> tuple[Constant
     return tuple(node.data if isinstance(node, Const) else None for node in found)
 
 
-def first_positions(nodes: Sequence[Node], write: Write, starts: Sequence[int], pos: int) -> tuple[int, ...]:
+def first_positions(
+    nodes: Sequence[Node], write: Write, starts: Sequence[int], pos: int, heads: int | None = None
+) -> tuple[int, ...]:
     """The first position that a write changes in each row, from the row's own start; its length where none."""
     batch = len(starts)
-    place = place_of_write(nodes, write, batch, pos)
+    place = place_of_write(nodes, write, batch, pos, heads)
     if place is None:
         return (0,) * batch
     found = [pos - start for start in starts]
@@ -120,7 +129,7 @@ def asked(nodes: Sequence[Node], runs: Sequence[int], uses: Gradients, card: Car
             read = nodes[root[index]]
             if isinstance(read, Read) and read.run in writes and index in needed:
                 writes[read.run].append(index)
-    left = {run: reason for run in runs if (reason := _unfit(nodes, run, reads[run], writes[run]))}
+    left = {run: reason for run in runs if (reason := _unfit(nodes, run, reads[run], card))}
     if twice:
         left.update(dict.fromkeys(graded, "a gradient of a gradient goes through it"))
     levels = _levels(nodes, runs, {run: bool(writes[run]) or run in graded for run in runs}, writes, left)
@@ -133,7 +142,7 @@ def asked(nodes: Sequence[Node], runs: Sequence[int], uses: Gradients, card: Car
     return Asked(tuple(sorted(forks, key=lambda fork: fork.level)), left)
 
 
-def _unfit(nodes: Sequence[Node], run: int, reads: list[int], writes: list[int]) -> str:
+def _unfit(nodes: Sequence[Node], run: int, reads: list[int], card: Card) -> str:
     """Why the engine leaves a run to the reference; "" if it does not."""
     node = nodes[run]
     assert isinstance(node, Run)
@@ -142,12 +151,21 @@ def _unfit(nodes: Sequence[Node], run: int, reads: list[int], writes: list[int])
     for index in reads:
         read = nodes[index]
         assert isinstance(read, Read)
-        if read.site.path or read.site.name not in PLANNED:
-            return f"it reads or writes {read.site}"
-    for index in writes:
-        site = _site(nodes, index)
-        if site.name in ("final_norm", "logits"):
-            return f"it writes {site}"
+        reason = _raw(read.site, card) if read.site.path else "" if read.site.name in PLANNED else "a site of its own"
+        if reason:
+            return f"it reads or writes {read.site}, {reason}"
+    return ""
+
+
+def _raw(site: Site, card: Card) -> str:
+    """Why a raw module's input or output cannot be had of packed tokens; "" if it can."""
+    spec = card.by_site[site][1]
+    if spec.axes[:2] != ("batch", "pos") or spec.dtype != card.dtype:
+        return "which has no row for each token"
+    if site.call or site._replace(call=1) in card.by_site:
+        return "whose module is called more than once"
+    if layer_of(card, site) >= card.sizes["n_layers"]:
+        return "which comes after the layers"
     return ""
 
 
@@ -220,11 +238,14 @@ def _fork(
     first = [len(row) for row in tokens]
     layer = layers
     for index in changed:
-        write = nodes[index]
-        found = first_positions(nodes, write, starts, pos) if isinstance(write, Write) else (0,) * len(tokens)
+        write, site = nodes[index], _site(nodes, index)
+        if isinstance(write, Write) and site.name == "logits":  # nothing in the model comes after them
+            continue
+        heads = card.sizes["n_heads"] if site.name in INSIDE else None
+        found = first_positions(nodes, write, starts, pos, heads) if isinstance(write, Write) else (0,) * len(tokens)
         first = [min(pair) for pair in zip(first, found, strict=True)]
-        layer = min(layer, _first_layer(_site(nodes, index)))
-    last = max((_last_layer(_site(nodes, index), layers) for index in reads), default=-1)
+        layer = min(layer, _first_layer(site, card))
+    last = max((_last_layer(_site(nodes, index), card) for index in reads), default=-1)
     return Fork(run, tokens, starts, pos, tuple(first), layer, last, level, grad)
 
 
@@ -244,17 +265,12 @@ def _tokens(
     return rows, tuple(starts), pos
 
 
-def _first_layer(site: Site) -> int:
-    if site.name == "embed":
-        return 0
-    assert site.layer is not None
-    return site.layer + 1 if site.name == "resid_post" else site.layer
+def _first_layer(site: Site, card: Card) -> int:
+    return layer_of(card, site) + 1 if site.name == "resid_post" else max(layer_of(card, site), 0)
 
 
-def _last_layer(site: Site, layers: int) -> int:
-    if site.layer is not None:
-        return site.layer
-    return -1 if site.name == "embed" else layers - 1
+def _last_layer(site: Site, card: Card) -> int:
+    return min(layer_of(card, site), card.sizes["n_layers"] - 1)
 
 
 __all__ = ["Asked", "Fork", "asked", "constants", "first_positions", "place_of_write"]

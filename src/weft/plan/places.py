@@ -10,10 +10,12 @@ site, which is always right.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from weft.ir.nodes import ConstantData, ViewStep
+from weft.ir.card import Card
+from weft.ir.nodes import ConstantData, Site, ViewStep
 
 
 class Box(NamedTuple):
@@ -41,31 +43,44 @@ class PairPlace:
     positions: tuple[int, ...]
 
 
-def box_of(view: tuple[ViewStep, ...], batch: int, pos: int) -> BoxPlace | None:
-    """The box that a chain of views begins with; None if it does not begin with one smaller than the whole."""
-    rows, positions, one_row, one_position = range(batch), range(pos), False, False
-    used = 0
+class Cut(NamedTuple):
+    """What a chain of views takes of the first axes: ranges, which of these axes are gone, and how many views that took."""
+
+    ranges: tuple[range, ...]
+    gone: tuple[bool, ...]
+    used: int
+
+
+def cut(view: tuple[ViewStep, ...], sizes: tuple[int, ...]) -> Cut:
+    """What a chain of views takes of the axes of those `sizes`, as far as it begins with selections of these."""
+    ranges, gone, used = [range(size) for size in sizes], [False] * len(sizes), 0
     for step in view:
         found = _selected(step)
-        if found is None:
+        left = [axis for axis, is_gone in enumerate(gone) if not is_gone]
+        if found is None or found[0] >= len(left):
             break
-        axis, chosen = found
-        axes = [name for name, gone in (("rows", one_row), ("positions", one_position)) if not gone]
-        if axis >= len(axes):
-            break
-        if axes[axis] == "rows":
-            if isinstance(chosen, int):
-                rows, one_row = rows[chosen % len(rows) :][:1], True
-            else:
-                rows = rows[chosen]
-        elif isinstance(chosen, int):
-            positions, one_position = positions[chosen % len(positions) :][:1], True
+        axis, chosen = left[found[0]], found[1]
+        taken = ranges[axis]
+        if isinstance(chosen, int):
+            ranges[axis], gone[axis] = taken[chosen % len(taken) :][:1], True
         else:
-            positions = positions[chosen]
+            ranges[axis] = taken[chosen]
         used += 1
-    if not used:
-        return None
-    return BoxPlace(Box(rows, positions, one_row, one_position), view[used:])
+    return Cut(tuple(ranges), tuple(gone), used)
+
+
+def box_of(view: tuple[ViewStep, ...], batch: int, pos: int) -> BoxPlace | None:
+    """The box that a chain of views begins with; None if it does not begin with one smaller than the whole."""
+    found = cut(view, (batch, pos))
+    box = Box(found.ranges[0], found.ranges[1], found.gone[0], found.gone[1])
+    return BoxPlace(box, view[found.used :]) if found.used else None
+
+
+def queries_of(view: tuple[ViewStep, ...], batch: int, heads: int, pos: int) -> BoxPlace | None:
+    """The rows and query positions that a chain of views of [batch, head, query, key] takes; None for all."""
+    found = cut(view, (batch, heads, pos, pos))
+    box = Box(found.ranges[0], found.ranges[2], found.gone[0], found.gone[2])
+    return BoxPlace(box, view[found.used :]) if found.used else None
 
 
 def _selected(step: ViewStep) -> tuple[int, int | slice] | None:
@@ -101,3 +116,14 @@ def pairs_of(indices: tuple[ConstantData | None, ...], batch: int, pos: int) -> 
     if not all(-batch <= row < batch for row in rows) or not all(-pos <= place < pos for place in positions):
         return None
     return PairPlace(tuple(row % batch for row in rows), tuple(place % pos for place in positions))
+
+
+def layer_of(card: Card, site: Site) -> int:
+    """The layer a site lies in: -1 for those before the layers, the number of layers for those after them."""
+    if site.layer is not None:
+        return site.layer
+    order = card.by_site[site][0]
+    if order <= card.by_site[Site("embed")][0]:
+        return -1
+    ends = [card.by_site[Site("resid_post", layer)][0] for layer in range(card.sizes["n_layers"])]
+    return bisect_left(ends, order)
