@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from tests.generated import statements
+from tests.generated import generations, statements
 from tests.generated.eager import traced_methods
 from tests.generated.experiment import Experiment
-from tests.generated.prompts import Handle, add_runs, prompt_rows, written
+from tests.generated.prompts import Handle, add_runs, written
 from tests.generated.sites import spot
 from tests.generated.sketch import Misfit, Sketch, Value
 from tests.generated.zoo import VOCABULARY, Which
@@ -249,116 +249,45 @@ def _generation(sketch: Sketch) -> None:
     sketch.features.add("generation")
     handles = add_runs(sketch, rng.choice([1, 1, 2])) if rng.random() < 0.5 else []
     stem = [rng.randrange(2, VOCABULARY) for _ in range(10)]
-    generations = [_generate(sketch, stem, handles[0].batch if handles else 0)]
+    made = [generations.generate(sketch, stem, handles[0].batch if handles else 0)]
     if rng.random() < 0.35:  # written after the generation that may take from it, which then has to wait at a step
-        _, _, batch, _, _ = generations[0]
+        batch = made[0].batch
         rows = [[rng.randrange(2, VOCABULARY) for _ in range(4)] for _ in range(batch)]
         name = sketch.name("r")
         sketch.add(f"{name} = s.run({rows})")
         handles = [Handle(name, name, batch, 4, 4)]
         _try(statements.write, sketch, handles[0], handles)
-        _try(_wait, sketch, generations[0], handles[0])
+        _try(generations.wait, sketch, made[0], handles[0])
     if rng.random() < 0.4:
-        generations.append(_fork_or_new(sketch, generations[0], stem))
+        made.append(generations.fork_or_new(sketch, made[0], stem))
     for _ in range(rng.randrange(2, 7)):
-        name, count, batch, pos, least = rng.choice(generations)
-        action = rng.choice([_edit_step, _edit_step, _edit_each, _read_each, _read_step, _force])
-        step = rng.randrange(count)
-        here = Handle(
-            f"{name}.step({step})", name, batch, pos if step == 0 else 1, least if step == 0 else 1, step * 100_000
-        )
-        _try(action, sketch, name, here, handles)
+        each = rng.choice(made)
+        action = rng.choice(generations.ACTIONS)
+        _try(action, sketch, each.name, generations.at_step(each, rng.randrange(each.count)), handles)
     if handles:
         _statements(sketch, handles, rng.randrange(0, 4))
         _end(sketch, handles)
     if not any(".save(" in line for line in sketch.lines):
-        sketch.save(f"{generations[0][0]}.step(0).logits[:, -1]")
+        sketch.save(f"{made[0].name}.step(0).logits[:, -1]")
+    if rng.random() < 0.5:
+        _side_by_side(sketch, made, stem)
 
 
-def _generate(sketch: Sketch, stem: list[int], batch: int = 0) -> tuple[str, int, int, int, int]:
-    rng, name = sketch.rng, sketch.name("gen")
-    rows, count = prompt_rows(sketch, stem), rng.randrange(2, 6)
-    while batch and len(rows) != batch:
-        rows = prompt_rows(sketch, stem)
-    options = f"max_new_tokens={count}"
-    if rng.random() < 0.35:
-        options += f", temperature=0.8, seed={rng.randrange(100)}"
-        options += ", top_p=0.9" if rng.random() < 0.5 else ""
-        sketch.features.add("sampled generation")
-    if rng.random() < 0.2:
-        options += f", stop=[{rng.randrange(VOCABULARY)}]"
-    sketch.add(f"{name} = s.generate({written(sketch, rows)}, {options})")
-    return name, count, len(rows), max(map(len, rows)), min(map(len, rows))
-
-
-def _fork_or_new(
-    sketch: Sketch, first: tuple[str, int, int, int, int], stem: list[int]
-) -> tuple[str, int, int, int, int]:
-    if sketch.rng.random() < 0.5:
-        return _generate(sketch, stem)
-    name = sketch.name("gen")
-    sketch.add(f"{name} = {first[0]}.fork()", "generation forked")
-    return (name, *first[1:])
-
-
-def _edit_step(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> None:
+def _side_by_side(sketch: Sketch, made: list[generations.Made], stem: list[int]) -> None:
+    """More generations, of lengths of their own, which may take values from one another."""
     rng = sketch.rng
-    site = spot(sketch, here, name=rng.choice(["resid_post", "mlp_out", "attn_out", "z", "v", "k", "q", "embed"]))
-    value, deps = f"0.8 * {sketch.const(site.shape[-1])}", frozenset()
-    alike = [each for each in handles if each.batch == here.batch]
-    if alike and rng.random() < 0.5:
-        there = spot(sketch, rng.choice(alike), name=site.name, layer=site.layer)
-        value, deps = f"{there.text}[:, -1]", frozenset([there.place])
-        sketch.features.add("from a run into a generation")
-    sketch.may_write(site.place, deps)
-    sketch.add(f"{site.text}[:, -1] {rng.choice(['+=', '='])} {value}", "edit at a step")
-    sketch.wrote(site.place, deps)
-
-
-def _wait(sketch: Sketch, generation: tuple[str, int, int, int, int], source: Handle) -> None:
-    """A later step takes a value from another run."""
-    name, count, batch, _, _ = generation
-    step = sketch.rng.randrange(1, count)
-    into = Handle(f"{name}.step({step})", name, batch, 1, 1, step * 100_000)
-    site = spot(sketch, into, name=sketch.rng.choice(["resid_post", "mlp_out", "v"]))
-    there = spot(sketch, source, name=site.name, layer=site.layer)
-    deps = frozenset([there.place])
-    sketch.may_write(site.place, deps)
-    sketch.add(f"{site.text}[:, -1] = {there.text}[:, -1]", "a step that waits", "from a run into a generation")
-    sketch.wrote(site.place, deps)
-    sketch.save(f"{into.name}.logits")
-
-
-def _edit_each(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> None:
-    rng, layer = sketch.rng, sketch.rng.randrange(sketch.card.sizes["n_layers"])
-    site = f"{name}.each.{rng.choice(['resid_post', 'mlp_out', 'attn_out'])}[{layer}]"
-    width = sketch.card.sizes["d_model"]
-    sketch.add(
-        rng.choice([f"{site}[:] += 0.6 * {sketch.const(width)}", f"{site}[:] *= 0.5", f"{site}[..., :3] = 0.0"]),
-        "edit at each",
-    )
-
-
-def _read_each(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> None:
-    layer = sketch.rng.randrange(sketch.card.sizes["n_layers"])
-    site = f"{name}.each.{sketch.rng.choice(['logits', f'resid_post[{layer}]', f'z[{layer}]', f'mlp_post[{layer}]'])}"
-    sketch.save(sketch.rng.choice([site, f"{site} * 2.0", f"torch.softmax({site}, -1)", f"torch.tanh({site})"]))
-    sketch.features.add("read at each")
-
-
-def _read_step(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> None:
-    site = spot(sketch, here)
-    if site.name == "scores":
-        raise Misfit("-inf")
-    value = sketch.keep(
-        f"{site.text}[:, -1]" if "pos" in site.axes else f"{site.text}", frozenset([site.place]), "read at a step"
-    )
-    sketch.save(value)
-
-
-def _force(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> None:
-    token = sketch.rng.randrange(VOCABULARY)
-    sketch.add(f"{here.name}.logits[:, -1, {token}] {sketch.rng.choice(['+= 4.0', '= 9.0'])}", "logits written")
+    sketch.features.add("several generations")
+    for _ in range(rng.randrange(1, 4)):
+        made.append(generations.fork_or_new(sketch, rng.choice(made), stem))
+    for _ in range(rng.randrange(1, 5)):
+        kind, each = rng.choice(["inside", "borrow", "borrow", "each", "read"]), rng.choice(made)
+        here = generations.at_step(each, 0 if kind == "inside" else rng.randrange(each.count))
+        if kind == "borrow":
+            _try(generations.borrow, sketch, here, rng.choice(made))
+        elif kind == "inside":
+            _try(generations.inside, sketch, each.name, here, [])
+        else:
+            _try(generations.edit_each if kind == "each" else generations.read_each, sketch, each.name, here, [])
 
 
 FEATURES = (
@@ -381,6 +310,7 @@ FEATURES = (
     "logit_diff|logit_diff a row|log_prob|prob|cross_entropy|logits entries|logits last|full logits|log_softmax|kl|argmax|"
     "gradients|gradients at sites|leaf|backward()|a gradient written|"
     "generation|generation forked|sampled generation|edit at a step|edit at each|read at each|read at a step|logits written|"
+    "several generations|edit inside the prompt|from a generation into a generation|"
     "from a run into a generation|a step that waits|now()|edit()"
 ).split("|")
 """Everything that draws are held to exercise."""
