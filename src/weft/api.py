@@ -7,8 +7,11 @@ weft.connect("http://127.0.0.1:7787").model("induction")
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import dataclasses
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +19,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from weft.client import connect as connect_client
-from weft.errors import ModelError, NotFoundError, OpError, ServiceError, SessionError
+from weft.errors import (
+    ModelError,
+    NotFoundError,
+    OpError,
+    RefusedError,
+    ServiceError,
+    SessionError,
+    UnreachableError,
+    WeftError,
+)
 from weft.execute import run as execute
 from weft.execute.constants import to_tensor
 from weft.execute.loops import train
 from weft.ir.card import Card
-from weft.ir.nodes import Experiment
-from weft.ir.outcome import Outcome
+from weft.ir.nodes import ConstantData, Experiment
+from weft.ir.outcome import Kept, Outcome
 from weft.ir.types import TensorType
 from weft.models import Loaded, Tokens
 from weft.models import load as load_model
 from weft.plan.memory import parsed
 from weft.record.build import record_of
+from weft.trace.constants import TensorConstant
 from weft.trace.location import where
 from weft.trace.model import Model
 
@@ -43,6 +56,7 @@ class LocalBackend:
 
     def __init__(self, loaded: Loaded, memory: int | None = None) -> None:
         self.loaded, self.memory = loaded, memory
+        self._kept: dict[str, Kept] = {}
 
     @property
     def card(self) -> Card:
@@ -56,7 +70,23 @@ class LocalBackend:
         return self.loaded.card_for(types)
 
     def run(self, experiment: Experiment, *, plan: str = "auto", fresh: bool = False) -> Outcome:
-        return execute(self.loaded, experiment, plan=plan, memory=self.memory)
+        outcome = execute(self.loaded, experiment, plan=plan, memory=self.memory)
+        if not outcome.kept:
+            return outcome
+        kept: dict[str, ConstantData] = {name: TensorConstant(tensor) for name, tensor in outcome.kept.items()}
+        now = time.time()
+        self._kept |= {name: Kept(name, data, now) for name, data in kept.items()}
+        return dataclasses.replace(outcome, kept=kept)
+
+    def kept(self) -> list[Kept]:
+        return sorted(self._kept.values(), key=lambda each: each.name)
+
+    def fetch(self, data: ConstantData) -> torch.Tensor:
+        return to_tensor(data, torch.device("cpu")).clone()
+
+    def free(self, name: str) -> None:
+        if self._kept.pop(name, None) is None:
+            raise NotFoundError(f"no value is kept as {name!r} with this model", where=where())
 
     def submit(self, experiment: Experiment, *, fresh: bool = False) -> Any:
         raise SessionError(
@@ -152,8 +182,56 @@ class RemoteBackend:
     def run(self, experiment: Experiment, *, plan: str = "auto", fresh: bool = False) -> Outcome:
         job = self.client.submit(self.name, experiment, fresh=fresh, plan=plan).wait()
         record = job.record()
+        # The server's file leaves out what the server holds; here is all of it.
+        record = dataclasses.replace(record, experiment=experiment)
         values = {name: to_tensor(value, torch.device("cpu")) for name, value in record.results.items()}
-        return Outcome(values, record.edits, record.work, record.seconds, record.plan, record=record)
+        stay = self.client.values(self.name)
+        kept = {
+            name: stay.constant(TensorType(each["dtype"], tuple(each["shape"])), each["digest"])
+            for name, each in record.kept.items()
+        }
+        return Outcome(values, record.edits, record.work, record.seconds, record.plan, record=record, kept=kept)
+
+    def kept(self) -> list[Kept]:
+        return self.client.values(self.name).kept()
+
+    def fetch(self, data: ConstantData) -> torch.Tensor:
+        return to_tensor(data, torch.device("cpu"))
+
+    def free(self, name: str) -> None:
+        self.client.values(self.name).free(name)
+
+    def fit(self, experiment: Experiment, *, plan: str, fresh: bool, watch: Any) -> tuple[Experiment, Outcome]:
+        job = self.client.submit(self.name, experiment, fresh=fresh, plan=plan)
+        watch.fetch = job.partial
+        try:
+            self._wait(job, watch)
+        except UnreachableError as error:
+            raise UnreachableError(
+                f"{error.message}. Job {job.id} goes on there: call fit again in the same way and it is found again, with "
+                "nothing computed twice",
+                job=job.id,
+            ) from None
+        except WeftError as error:
+            try:
+                record = job.partial()
+            except NotFoundError:
+                raise error from None
+            experiment, outcome = read_earlier(record)
+            return experiment, dataclasses.replace(outcome, stopped=error)
+        return read_earlier(job.record())
+
+    def _wait(self, job: Job, watch: Any) -> None:
+        """Until the job is done; Ctrl-C cancels it, which keeps what it has learned."""
+        try:
+            job.wait(told=watch.metrics)
+        except KeyboardInterrupt:
+            with contextlib.suppress(RefusedError):  # it has ended by itself meanwhile
+                job.cancel()
+            job.wait(told=watch.metrics)
+
+    def earlier(self, source: Any) -> tuple[Experiment, Outcome]:
+        return read_earlier(source)
 
     def begin(self, experiment: Experiment) -> Pending:
         # A job of its own, never one that somebody else may still want the results of.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,17 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Status:
-    """A job's state, how far it is (0 to 1), what it is doing, its error and its record's hash."""
+    """A job's state, how far it is (0 to 1), what it is doing, its error and its record's hash.
+
+    `rows` are those of a loop's history (step, loss, metrics) that are news.
+    """
 
     state: str
     fraction: float = 0.0
     stage: str = ""
     error: dict[str, Any] | None = None
     record: str | None = None
+    rows: tuple[tuple[float, ...], ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -82,12 +87,19 @@ class Job:
         """Ask for the job to stop, waiting or running; RefusedError if it has ended."""
         return _status(json_of(self.http.request("DELETE", self.path)))
 
-    def wait(self, progress: bool = True) -> Job:
-        """Return when the job is done; raise its error if it failed, JobCancelledError if it was cancelled."""
-        status = Status("queued")
+    def wait(self, progress: bool = True, told: Callable[[tuple[float, ...]], None] | None = None) -> Job:
+        """Return when the job is done; raise its error if it failed, JobCancelledError if it was cancelled.
+
+        `told` is called with each row of a loop's history, once.
+        """
+        status, last = Status("queued"), -math.inf
         with Bar(progress) as bar:
             for status in self.events():
                 bar.show(status.state, status.fraction, status.stage)
+                for row in status.rows:  # a stream that was taken up again begins with the first
+                    if told is not None and row[0] > last:
+                        last = row[0]
+                        told(row)
         if status.state == "failed":
             raise pointed(from_data(status.error or {}), self.experiment)
         if status.state == "cancelled":
@@ -101,6 +113,10 @@ class Job:
     def record(self) -> Record:
         """What ran, on what, giving what."""
         return decode_record(self.record_bytes())
+
+    def partial(self) -> Record:
+        """Of a loop that runs or ended early: the record of the steps done so far. NotFoundError if there is none."""
+        return decode_record(self.http.request("GET", f"{self.path}/record", params={"partial": True}).content)
 
     def record_bytes(self) -> bytes:
         """The record's file, to be kept."""
@@ -118,4 +134,5 @@ class Job:
 
 
 def _status(data: dict[str, Any]) -> Status:
-    return Status(data["state"], data["fraction"], data["stage"], data["error"], data["record"])
+    rows = tuple(tuple(math.nan if each is None else each for each in row) for row in data.get("rows", ()))
+    return Status(data["state"], data["fraction"], data["stage"], data["error"], data["record"], rows)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from weft.errors import FormatError
+from weft.ir.constant import NamedConstant
 from weft.ir.nodes import ConstantData, Experiment, Run, all_nodes
 from weft.ir.outcome import Edits
 from weft.ir.types import TensorType
@@ -34,7 +35,10 @@ NO_EDITS = Edits(0, 0, 0)
 
 @dataclass(frozen=True)
 class Record:
-    """An experiment, what it ran on, and its results. `started` is seconds since the epoch, UTC."""
+    """An experiment, what it ran on, and its results. `started` is seconds since the epoch, UTC.
+
+    `kept` names what stayed where the model is, and is no result: name to dtype, shape and digest.
+    """
 
     experiment: Experiment
     experiment_hash: str
@@ -46,6 +50,7 @@ class Record:
     results: Mapping[str, ConstantData]
     edits: Edits = NO_EDITS
     seeds: tuple[int, ...] = ()
+    kept: dict[str, Any] = field(default_factory=dict[str, Any])
     work: dict[str, int | float] = field(default_factory=dict[str, int | float])
     started: float = 0.0
     seconds: float = 0.0
@@ -124,6 +129,16 @@ def read_meta(data: bytes) -> dict[str, Any]:
     return cast(dict[str, Any], meta)
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts of a record's file, its hash among them, without its results."""
+    with path.open("rb") as file:
+        part = tensors.layout(file).get("record")
+        if part is None:
+            raise FormatError(f"{path.name} is no record")
+        file.seek(part.begin)
+        return read_meta(file.read(part.end - part.begin))
+
+
 def seeds_of(experiment: Experiment) -> tuple[int, ...]:
     """The seeds an experiment names, in the order of its runs."""
     options = (dict(node.options) for node in all_nodes(experiment.nodes) if isinstance(node, Run))
@@ -131,11 +146,16 @@ def seeds_of(experiment: Experiment) -> tuple[int, ...]:
 
 
 def _file(record: Record) -> dict[str, ConstantData]:
-    from weft.ir.codec import encode
+    from weft.ir.codec import constants_of, encode
 
+    # What is known by its digest alone, or lies on a server beside its records, is left out.
+    held = {digest for digest, data in constants_of(record.experiment).items() if isinstance(data, NamedConstant)}
     meta = _meta(record)
     meta |= {"hash": _hash(meta), "work": record.work, "started": record.started, "seconds": record.seconds}
-    parts: dict[str, ConstantData] = {"experiment": _blob(encode(record.experiment)), "record": _blob(_canonical(meta))}
+    parts: dict[str, ConstantData] = {
+        "experiment": _blob(encode(record.experiment, held)),
+        "record": _blob(_canonical(meta)),
+    }
     return parts | {RESULT + name: value for name, value in record.results.items()}
 
 
@@ -143,6 +163,8 @@ def _meta(record: Record) -> dict[str, Any]:
     fields = ("experiment_hash", "fingerprint", "versions", "device", "dtype", "plan")
     meta: dict[str, Any] = {name: getattr(record, name) for name in fields}
     meta |= {"schema": SCHEMA, "seeds": list(record.seeds), "edits": record.edits._asdict()}
+    if record.kept:
+        meta["kept"] = record.kept
     meta["results"] = {name: {**asdict(value.type), "digest": value.digest()} for name, value in record.results.items()}
     return cast(dict[str, Any], json.loads(_canonical(meta)))
 
@@ -168,6 +190,7 @@ def _build(meta: dict[str, Any], experiment: Experiment, results: dict[str, Valu
             results=results,
             edits=Edits(**meta["edits"]),
             seeds=tuple(meta["seeds"]),
+            kept=meta.get("kept", {}),
             work=meta["work"],
             started=meta["started"],
             seconds=meta["seconds"],

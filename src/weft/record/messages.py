@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from weft.errors import FormatError
@@ -25,13 +25,18 @@ MAX_PAYLOAD = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class RunJob:
-    """Run the experiment in the file `experiment`, whose last `locations` bytes are lines; write `record`."""
+    """Run the experiment in the file `experiment`, whose last `locations` bytes are lines; write `record`.
+
+    Constants that it leaves out are in the folder `values`. The file `partial` holds what a loop has learned so far.
+    """
 
     job: str
     experiment: str
     record: str
     plan: str = "auto"
     locations: int = 0
+    values: str = ""
+    partial: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Check:
     experiment: str
     card: str
     locations: int = 0
+    values: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,44 +74,52 @@ class Unready:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is, 0 to 1, and what it is doing."""
+    """How far a job is, 0 to 1, and what it is doing; of a loop the rows of its history since the last report."""
 
     job: str
     fraction: float
     stage: str
+    rows: list[list[float | None]] = field(default_factory=list[list[float | None]])
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The experiment is legal: its content hash and what it is made of."""
+    """The experiment is legal: its content hash, what it is made of, and the names of what it keeps."""
 
     job: str
     hash: str
     nodes: int
+    kept: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The job's record is in the file that was named, under this hash."""
+    """The job's record is in the file that was named, under this hash.
+
+    `kept` are the values that stay: each with name, dtype, shape, digest, and the file that its bytes are in.
+    """
 
     job: str
     record: str
     seconds: float
+    kept: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The job failed, with an error as data."""
+    """The job failed, with an error as data. `record` is that of the steps done, where it was a loop."""
 
     job: str
     error: dict[str, Any]
+    record: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The job was cancelled and gave nothing."""
+    """The job was cancelled and gave nothing, or of a loop the `record` of the steps done."""
 
     job: str
+    record: str | None = None
 
 
 Message = RunJob | CancelJob | Check | Ready | Unready | Progress | Checked | Done | Failed | Cancelled

@@ -10,16 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from weft.errors import ModelError
-from weft.serve import problems
+from weft.serve import problems, value_routes
 from weft.serve.board import Board
 from weft.serve.gate import Gate
 from weft.serve.host import Host, Shared
 from weft.serve.jobs import Jobs
+from weft.serve.keeping import Keeping
 from weft.serve.metrics import Metrics
 from weft.serve.routes import Service, router
 from weft.serve.settings import Settings
 from weft.serve.store import FolderStore
 from weft.serve.submit import Desk
+from weft.serve.values import Values
 
 ABOUT = "Deep inference on models that this server holds. Experiments are data: no user's code is run."
 
@@ -31,7 +33,9 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         _folders(settings)
         jobs = Jobs(settings.database_url)
-        shared = Shared(settings, jobs, FolderStore(settings.folder / "store"), Board(), Metrics())
+        store, values = FolderStore(settings.folder / "store"), Values(settings.folder / "values", settings)
+        shared = Shared(settings, jobs, store, Board(), Metrics(), values, Keeping(jobs.engine))
+        shared.expire()
         hosts = {spec.name: Host(spec, shared) for spec in settings.models}
         gate = Gate(settings)
         app.state.service = Service(shared, Desk(shared, gate), hosts)
@@ -50,12 +54,13 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="weft", version=_version(), description=ABOUT, lifespan=lifespan)
     problems.install(app)
     app.include_router(router)
+    app.include_router(value_routes.router)
     return app
 
 
 def _folders(settings: Settings) -> None:
     """The server's folders; what an earlier life left half received is removed."""
-    for name in ("cards", "spool", "store"):
+    for name in ("cards", "spool", "store", "values", "partial"):
         (settings.folder / name).mkdir(parents=True, exist_ok=True)
     for left in (settings.folder / "spool").iterdir():
         left.unlink()

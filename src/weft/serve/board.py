@@ -36,15 +36,27 @@ class Board:
     def __init__(self) -> None:
         self._news: OrderedDict[str, News] = OrderedDict()
         self._changed: dict[str, asyncio.Event] = {}
+        self._rows: dict[str, list[list[float | None]]] = {}
 
     def post(self, job: str, **changes: Any) -> None:
         """Change what is known of a job and wake those who watch it."""
         self._news[job] = replace(self._news.get(job, News("queued")), **changes)
         self._news.move_to_end(job)
         while len(self._news) > KEPT:
-            self._news.popitem(last=False)
+            forgotten, _ = self._news.popitem(last=False)
+            self._rows.pop(forgotten, None)
         if job in self._changed:
             self._changed.pop(job).set()
+
+    def add(self, job: str, rows: list[list[float | None]]) -> None:
+        """Rows of a loop's history, before the post that tells of them; a loop that began again repeats some."""
+        known = self._rows.setdefault(job, [])
+        last = known[-1][0] if known else None
+        known += [row for row in rows if last is None or row[0] is None or row[0] > last]
+
+    def rows(self, job: str, since: int) -> list[list[float | None]]:
+        """The rows of a loop's history so far, after the first `since`."""
+        return self._rows.get(job, [])[since:]
 
     def get(self, job: str) -> News | None:
         return self._news.get(job)

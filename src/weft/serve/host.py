@@ -10,18 +10,23 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from weft.errors import ExecutionError, ModelError, WeftError, from_data
+from weft.ir.types import TensorType
+from weft.record.format import read_facts
 from weft.record.messages import CancelJob, Cancelled, Done, Failed, Message, Progress, Ready, RunJob, Unready
 from weft.serve.board import Board
 from weft.serve.child import Child
 from weft.serve.jobs import JobRow, Jobs
+from weft.serve.keeping import Keeping, KeptRow
 from weft.serve.metrics import Metrics
 from weft.serve.settings import ModelSpec, Settings
 from weft.serve.store import Store
+from weft.serve.values import Values, scope_of
 
 log = logging.getLogger("weft.serve")
 LOADS = 3
@@ -51,6 +56,13 @@ class Shared:
     store: Store
     board: Board
     metrics: Metrics
+    values: Values
+    keeping: Keeping
+
+    def expire(self) -> None:
+        """Free the values that nobody has used for so long."""
+        if self.values.due():
+            self.values.expire(self.keeping.expire())
 
 
 @dataclass
@@ -125,7 +137,8 @@ class Host:
                     ready = True
                 case _Cancel(job):
                     await self._stop(child, job)
-                case Progress(job, fraction, stage) if self._is(job):
+                case Progress(job, fraction, stage, rows) if self._is(job):
+                    self.shared.board.add(job, rows)
                     self.shared.board.post(job, state="running", fraction=fraction, stage=stage)
                 case (Done() | Failed() | Cancelled()) as message if self._is(message.job):
                     await self._answered(message)
@@ -160,7 +173,9 @@ class Host:
                 shared.board.post(job.id, state="running", fraction=0.0, stage="starting")
                 shared.metrics.running.labels(self.spec.name).set(1)
                 body = str(await asyncio.to_thread(shared.store.local, job.body))
-                await child.send(RunJob(job.id, body, str(self._spool(job)), job.plan, job.locations))
+                values = str(shared.values.folder(scope_of(job.owner, job.model)))
+                spool, partial = str(self._spool(job)), str(self._partial(job))
+                await child.send(RunJob(job.id, body, spool, job.plan, job.locations, values, partial))
                 return
 
     async def _answered(self, message: Done | Failed | Cancelled) -> None:
@@ -168,18 +183,49 @@ class Host:
         assert job is not None
         self._current = None
         match message:
-            case Done(record=record):
+            case Done(record=record, kept=kept):
                 try:
-                    done = replace(job, record=record)
-                    await asyncio.to_thread(self.shared.store.put, done.record_file, self._spool(job))
+                    await asyncio.to_thread(self._store, replace(job, record=record), kept)
                     await self._end(job, "done", record=record)
                 except OSError as error:
                     text = f"the server could not keep the record: {error}"
                     await self._end(job, "failed", error=ExecutionError(text))
-            case Failed(error=error):
-                await self._end(job, "failed", error=from_data(error))
-            case Cancelled():
-                await self._end(job, "cancelled")
+            case Failed(error=error, record=record):
+                await self._end_loop(job, "failed", self._spool(job), record, from_data(error))
+            case Cancelled(record=record):
+                await self._end_loop(job, "cancelled", self._spool(job), record)
+
+    async def _end_loop(
+        self, job: JobRow, state: str, path: Path, record: str | None, error: WeftError | None = None
+    ) -> None:
+        """End a job that was not done; of a loop the record of the steps that it did is kept, wherever it lies."""
+        if record is not None:
+            try:
+                await asyncio.to_thread(self.shared.store.put, replace(job, record=record).record_file, path)
+            except OSError as lost:
+                log.error("the record of job %s could not be kept: %s", job.id, lost)
+                record = None
+        await self._end(job, state, error=error, record=record)
+
+    async def _left_behind(self, job: JobRow) -> str | None:
+        """The name of the record of what a loop had learned when its worker died."""
+        try:
+            return str((await asyncio.to_thread(read_facts, self._partial(job)))["hash"])
+        except (OSError, WeftError):
+            return None
+
+    def _store(self, job: JobRow, kept: list[dict[str, Any]]) -> None:
+        """Put a job's record where it stays, its larger results by their digests, and what it keeps under its names."""
+        shared, scope = self.shared, scope_of(job.owner, job.model)
+        shared.store.put(job.record_file, self._spool(job))
+        shared.values.note_results(scope, shared.store.local(job.record_file))
+        now = time.time()
+        for each in kept:
+            kind = TensorType(each["dtype"], tuple(each["shape"]))
+            shared.values.put(scope, each["digest"], kind, Path(each["file"]))
+            until = now + shared.settings.keep_seconds
+            row = KeptRow(scope, each["name"], each["digest"], kind.dtype, list(kind.shape), now, until, job.experiment)
+            shared.keeping.put(row)
 
     async def _stop(self, child: Child, job: str) -> None:
         """Pass on the wish to cancel; a worker that does not come back in time is killed, and only then."""
@@ -213,13 +259,14 @@ class Host:
 
     async def _again(self, job: JobRow, status: int) -> None:
         if job.id in self._cancelling:
-            await self._end(job, "cancelled")
+            await self._end_loop(job, "cancelled", self._partial(job), await self._left_behind(job))
         elif job.attempts >= self.shared.settings.attempts:
             text = (
                 f"the worker {_ended(status)} in the middle of this job, {job.attempts} times out of {job.attempts}; "
                 "it may need more memory than the server has: ask for less at a time"
             )
-            await self._end(job, "failed", error=ExecutionError(text, attempts=job.attempts))
+            error = ExecutionError(text, attempts=job.attempts)
+            await self._end_loop(job, "failed", self._partial(job), await self._left_behind(job), error)
         else:
             await asyncio.to_thread(self.shared.jobs.requeue, job.id)
             self.shared.board.post(job.id, state="queued", fraction=0.0, stage="the worker is restarted")
@@ -240,7 +287,12 @@ class Host:
         shared.metrics.running.labels(self.spec.name).set(0)
         self._cancelling.discard(job.id)
         await asyncio.to_thread(shared.store.delete, job.body)
-        await asyncio.to_thread(self._spool(job).unlink, missing_ok=True)
+        await asyncio.to_thread(self._partial(job).unlink, missing_ok=True)
+        for left in self._spool(job).parent.glob(f"{job.id}.*"):
+            await asyncio.to_thread(left.unlink, missing_ok=True)
+
+    def _partial(self, job: JobRow) -> Path:
+        return self.shared.settings.folder / "partial" / f"{job.id}.safetensors"
 
     def _spool(self, job: JobRow) -> Path:
         return self.shared.settings.folder / "spool" / f"{job.id}.safetensors"

@@ -164,19 +164,22 @@ async def status(job: str, svc: Svc, _: Caller) -> JobOut:
 async def events(job: str, svc: Svc, _: Caller) -> StreamingResponse:
     """Server-sent events, each named by the job's state (queued, running, done, failed, cancelled), until it ends.
 
-    Every event holds the whole of what is known (JSON), so that a reader who comes back has missed nothing.
+    Every event holds the whole of what is known (JSON), so that a reader who comes back has missed nothing; of a loop's
+    history (`rows`: step, loss, metrics) those not sent yet in this stream, which begins with all there are.
     """
     row = await svc.job(job)
 
     async def stream() -> AsyncIterator[str]:
-        number = 0
+        number = sent = 0
         async for news in svc.shared.board.watch(job, news_of(row)):
             if news is None:
                 yield ": still here\n\n"
                 continue
             number += 1
             data = {"id": job, "state": news.state, "fraction": news.fraction, "stage": news.stage}
-            data |= {"error": news.error, "record": news.record}
+            rows = svc.shared.board.rows(job, sent)
+            sent += len(rows)
+            data |= {"error": news.error, "record": news.record, "rows": rows}
             yield f"id: {number}\nevent: {news.state}\ndata: {json.dumps(data)}\n\n"
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
@@ -201,9 +204,17 @@ async def result(job: str, svc: Svc, _: Caller) -> Response:
 
 
 @router.get("/v1/experiments/{job}/record", response_class=StreamingResponse)
-async def record(job: str, svc: Svc, _: Caller) -> Response:
-    """The record of a job that is done: program, model, versions, counts and results in one safetensors file."""
-    row = finished(await svc.job(job))
+async def record(job: str, svc: Svc, _: Caller, partial: bool = False) -> Response:
+    """The record of a job that is done: program, model, versions, counts and results in one safetensors file.
+
+    `partial`: of a loop that runs, or ended early, the record of the steps done so far (404 if there is none).
+    """
+    row = await svc.job(job)
+    if partial and row.state == "running":
+        return await asyncio.to_thread(_so_far, svc, row)
+    if partial and row.record is None:
+        raise NotFoundError(f"job {job} is {row.state} and has no record of steps done", job=job)
+    row = row if partial else finished(row)
     _held(svc, row)
 
     def pieces() -> Iterator[bytes]:
@@ -220,7 +231,8 @@ async def forget(job: str, svc: Svc, _: Caller) -> Response:
     row = finished(await svc.job(job))
     if row.record is not None and not await asyncio.to_thread(svc.shared.jobs.forget, job, row.record):
         await asyncio.to_thread(svc.shared.store.delete, row.record_file)
-    svc.shared.board.post(job, record=None)
+    if svc.shared.board.get(job) is not None:
+        svc.shared.board.post(job, record=None)
     return Response(status_code=204)
 
 
@@ -283,6 +295,14 @@ def _results(svc: Service, row: JobRow) -> tuple[bytes, list[tensors.Part]]:
     _held(svc, row)
     with svc.shared.store.open(row.record_file) as file:
         return results_of(tensors.layout(file))
+
+
+def _so_far(svc: Service, row: JobRow) -> Response:
+    path = svc.shared.settings.folder / "partial" / f"{row.id}.safetensors"
+    try:
+        return Response(path.read_bytes(), media_type=FILE)
+    except OSError:
+        raise NotFoundError(f"job {row.id} has no steps to show yet; ask again later", job=row.id) from None
 
 
 def _held(svc: Service, row: JobRow) -> None:

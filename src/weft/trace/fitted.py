@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from weft.errors import FormatError, JobCancelledError, ProgramError, WeftError
-from weft.ir.nodes import Experiment, Save
+from weft.errors import FormatError, JobCancelledError, NotFoundError, ProgramError, WeftError
+from weft.ir.nodes import Experiment, Loop, Save
 from weft.ir.outcome import Outcome
 from weft.trace.location import where
 
@@ -50,13 +50,15 @@ class Fit:
         history = history[~history[:, 0].isnan()]
         if start is not None:
             history = torch.cat([start.history, history])
-        reason = next((note for note in outcome.notes if note.startswith("ended early")), "")
-        stopped = outcome.stopped.message if outcome.stopped is not None else reason.removeprefix("ended early").strip()
+        done, steps = int(values["_done"]), next(n.steps for n in experiment.nodes if isinstance(n, Loop))
+        stopped = "" if outcome.stopped is None else outcome.stopped.message
+        if not stopped and done < steps:
+            stopped = f"ended early, after {done} of {steps} steps, as `below` or `patience` asked"
         return Fit(
             {name: values[name] for name in params},
             history,
             tuple(names),
-            int(values["_done"]),
+            done,
             _state(values),
             outcome,
             experiment,
@@ -133,9 +135,15 @@ class Watcher:
     ) -> None:
         self.names, self.told, self.path = names, told, checkpoint
         self.apart = max(1, steps // 10)
-        self.record: Callable[[Experiment, Outcome], Any] | None = None
+        self.next = float(self.apart)
+        self.record: Callable[[Experiment, Outcome], Any] | None = None  # of a loop in this process
+        self.fetch: Callable[[], Any] | None = None  # the record of a job's steps so far
 
     def metrics(self, row: tuple[float, ...]) -> None:
+        if self.path is not None and self.fetch is not None and row[0] >= self.next:
+            self.next = row[0] + self.apart
+            with contextlib.suppress(NotFoundError):  # the server has written none yet
+                self._write(self.fetch())
         if self.told is not None:
             self.told({"step": row[0], **dict(zip(self.names, row[1:], strict=True))})
 

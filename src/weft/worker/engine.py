@@ -13,29 +13,45 @@ import gc
 import importlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from weft.errors import ModelError
+from weft.errors import ExecutionError, ModelError
 from weft.ir.card import Card
 from weft.ir.limits import DEFAULT, Limits
 from weft.ir.nodes import Experiment
 from weft.ir.types import TensorType
 from weft.record.format import Record
+from weft.record.tensors import Value
+from weft.worker.training import train
 
 
 def _silent(fraction: float, stage: str) -> None:
     pass
 
 
+def _unkept(name: str, value: Value) -> None:
+    raise ExecutionError(f"there is no place here to keep {name!r} in")
+
+
+def _untold(row: tuple[float, ...]) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Ask:
-    """How an experiment is to be run: whom to tell how far it is, and whom to ask whether it should stop."""
+    """How an experiment is to be run: whom to tell how far it is, whom to ask whether it should stop, where to keep.
+
+    Of a loop: whom to tell the rows of its history, and the file that holds what it has learned so far.
+    """
 
     plan: str = "auto"
     limits: Limits = DEFAULT
     progress: Callable[[float, str], None] = _silent
     cancelled: Callable[[], bool] = bool
+    keep: Callable[[str, Value], None] = _unkept
+    metrics: Callable[[tuple[float, ...]], None] = _untold
+    partial: str | None = None
 
 
 Loader = Callable[[str, Mapping[str, str]], "Engine"]
@@ -68,14 +84,21 @@ class ModelEngine:
 
     def record(self, experiment: Experiment, ask: Ask) -> Record:
         from weft.execute import run
+        from weft.execute.loops import has_loop
         from weft.ir.check import check
-        from weft.record.build import record_of
+        from weft.record.build import record_of, value
 
         started = time.time()
+        if has_loop(experiment):
+            check(experiment, self.card, ask.limits)
+            return train(self.loaded, experiment, ask)
         card_for = None if self.card.kind == "decoder" else self._card_for
         check(experiment, self.card, ask.limits, card_for=card_for)
         outcome = run(self.loaded, experiment, plan=ask.plan, progress=ask.progress, cancelled=ask.cancelled)
-        return record_of(self.loaded, experiment, outcome, started=started)
+        kept = {name: value(tensor) for name, tensor in outcome.kept.items()}
+        for name, each in kept.items():
+            ask.keep(name, each)
+        return record_of(self.loaded, experiment, replace(outcome, kept=kept), started=started)
 
     def _card_for(self, types: Mapping[str, TensorType]) -> Card:
         """A raw module's sites are known once its inputs are."""

@@ -6,6 +6,7 @@ that a worker whose server is gone ends at once instead of finishing work that n
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import sys
@@ -15,15 +16,19 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from weft.errors import ExecutionError, JobCancelledError, WeftError
 from weft.ir.limits import Limits
 from weft.ir.nodes import Experiment
 from weft.record.channel import Channel
 from weft.record.format import write_record
+from weft.record.held import held_in
 from weft.record.locations import pointed, read_body
 from weft.record.messages import CancelJob, Cancelled, Done, Failed, Message, Progress, Ready, RunJob, Unready
+from weft.record.tensors import Value
 from weft.worker.engine import Ask, Engine
+from weft.worker.training import Stopped
 
 REPORT_EVERY = 0.05
 """Seconds between two reports of progress: a sweep has thousands of steps and nobody reads them all."""
@@ -60,6 +65,7 @@ class Worker:
     limits: Limits
     inbox: Inbox
     reported: float = 0.0
+    rows: list[list[float | None]] = field(default_factory=list[list[float | None]])
 
     def serve(self) -> None:
         """Announce the model, then run jobs until the server is gone."""
@@ -77,17 +83,28 @@ class Worker:
         """Run one job; the message that answers it. Nothing a job does ends the worker's loop."""
         experiment: Experiment | None = None
         began = time.monotonic()
+        self.rows = []
         try:
-            experiment = read_body(Path(job.experiment).read_bytes(), job.locations, self.limits)
+            held = held_in(job.values)
+            experiment = read_body(Path(job.experiment).read_bytes(), job.locations, self.limits, held)
+            kept: list[dict[str, Any]] = []
             ask = Ask(
                 job.plan,
                 self.limits,
                 lambda done, stage: self._report(job.job, done, stage),
                 lambda: job.job in self.inbox.cancelled,
+                lambda name, value: kept.append(_kept(Path(f"{job.record}.{len(kept)}"), name, value)),
+                lambda row: self.rows.append([number if math.isfinite(number) else None for number in row]),
+                job.partial or None,
             )
             record = self.engine.record(experiment, ask)
             write_record(record, Path(job.record))
-            return Done(job.job, record.hash, time.monotonic() - began)
+            return Done(job.job, record.hash, time.monotonic() - began, kept)
+        except Stopped as stopped:
+            write_record(stopped.record, Path(job.record))
+            if isinstance(stopped.error, JobCancelledError):
+                return Cancelled(job.job, stopped.record.hash)
+            return Failed(job.job, pointed(stopped.error, experiment).to_data(), stopped.record.hash)
         except JobCancelledError:
             return Cancelled(job.job)
         except WeftError as error:
@@ -103,7 +120,15 @@ class Worker:
         now = time.monotonic()
         if now - self.reported >= REPORT_EVERY or fraction >= 1:
             self.reported = now
-            self.channel.send(Progress(job, min(max(float(fraction), 0.0), 1.0), stage))
+            rows, self.rows = self.rows, []
+            self.channel.send(Progress(job, min(max(float(fraction), 0.0), 1.0), stage, rows))
+
+
+def _kept(path: Path, name: str, value: Value) -> dict[str, Any]:
+    """A value that stays, in a file of its own for the server to take."""
+    path.write_bytes(value.data)
+    entry = {"name": name, "dtype": value.type.dtype, "shape": list(value.type.shape), "digest": value.digest()}
+    return {**entry, "file": str(path)}
 
 
 def serve(channel: Channel, make: Callable[[], Engine], limits: Limits) -> None:
