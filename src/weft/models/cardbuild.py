@@ -48,6 +48,8 @@ def build(loaded: Loaded) -> Card:
     runs = [_observe_decoder(loaded, twin, size) for size in SIZES]
     specs = [_solve(site, [run[site] for run in runs if site in run], loaded.sizes) for site in runs[0]]
     known = tuple(spec for spec in specs if spec is not None)
+    if loaded.family:
+        known = tuple(spec for spec in known if spec.site.path or _laid_out(spec, loaded.sizes))
     return _finish(loaded, twin, _with_insides(known, loaded) if loaded.family else known)
 
 
@@ -116,10 +118,13 @@ def _observe_decoder(loaded: Loaded, twin: nn.Module, size: Size) -> Seen:
 
 
 def _observe(loaded: Loaded, twin: nn.Module, run: Callable[[], Any]) -> Seen:
-    """Every site that a forward passes, in order, with its type."""
+    """Every site that a forward passes, in order, with its type; standard ones that it passes twice are none."""
     seen: Seen = {}
+    again: set[Site] = set()
 
     def note(site: Site, value: torch.Tensor) -> None:
+        if site in seen:
+            again.add(site)
         seen[site] = TensorType(dtype_name(value.dtype), tuple(value.shape))
 
     def raw(path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -130,7 +135,7 @@ def _observe(loaded: Loaded, twin: nn.Module, run: Callable[[], Any]) -> Seen:
 
     with installed(twin, loaded.family, loaded.sizes, None, note, raw, whole=_whole(loaded)):
         run()
-    return seen
+    return {site: kind for site, kind in seen.items() if site not in again}
 
 
 def _whole(loaded: Loaded) -> str:
@@ -183,6 +188,12 @@ def _axes(site: Site, dims: tuple[Dim, ...], sizes: dict[str, int]) -> tuple[str
     return tuple(axes if len(set(axes)) == len(axes) else [f"dim_{index}" for index in range(len(dims))])
 
 
+def _laid_out(spec: SiteSpec, sizes: dict[str, int]) -> bool:
+    """Whether a standard site has the lengths that its axes say: a stream [pos, batch, d_model] is none of ours."""
+    lengths = [_LENGTHS.get(axis) or Dim(sizes.get(_SIZE_OF_AXIS.get(axis, axis), -1)) for axis in spec.axes]
+    return list(spec.dims) == lengths
+
+
 def _raw_axes(kind: TensorType) -> tuple[str, ...]:
     return tuple(f"dim_{index}" for index in range(len(kind.shape)))
 
@@ -219,6 +230,8 @@ def _finish(loaded: Loaded, twin: nn.Module, sites: tuple[SiteSpec, ...]) -> Car
     present = {spec.site.name for spec in sites}
     kind = type(loaded.module).__name__
     reason = f"weft has no table of sites for {kind}; every module is there by its path, run.module(path)"
+    if loaded.family:
+        reason = f"in this {kind} it is not reached once in a pass, or is not shaped as {loaded.family.name} has it"
     return Card(
         name=loaded.name,
         kind=loaded.kind,

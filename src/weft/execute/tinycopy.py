@@ -1,0 +1,78 @@
+"""A small random model of a model's own class, whose configuration is the same in everything but size."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+WINDOW = 4
+"""Windows and chunks of the copy: shorter than the prompts that it is tried on."""
+LAYERS = 3
+
+_SIZES = {
+    "hidden_size": 32, "num_attention_heads": 4, "head_dim": 8, "intermediate_size": 48, "n_inner": 48,
+    "vocab_size": 23, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+}  # fmt: skip
+
+
+def tiny_copy(loaded: Any) -> Any:
+    """The copy, loaded. Layers of every type that the model has are there, each change of type among them."""
+    from weft.models import load
+
+    config = small_config(loaded.module.config, loaded.card.sizes)
+    attention = config._attn_implementation
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = type(loaded.module)(config).eval()
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter, 0.0 if parameter.dim() > 1 else 0.5, 0.3)
+    module.config._attn_implementation = attention
+    return load(module, name="tiny copy")
+
+
+def small_config(config: Any, sizes: dict[str, int]) -> Any:
+    """The configuration of the copy."""
+    small = copy.deepcopy(config)
+    kinds = kinds_of(config)
+    wanted: dict[str, Any] = {
+        **_SIZES,
+        "num_hidden_layers": max(LAYERS, len(kinds)),
+        "num_key_value_heads": 2 if sizes["n_kv_heads"] != sizes["n_heads"] else 4,
+    }
+    if kinds:
+        wanted["layer_types"] = (kinds * LAYERS)[: wanted["num_hidden_layers"]] if len(kinds) == 1 else kinds
+        wanted["num_hidden_layers"] = len(wanted["layer_types"])
+    for name in ("sliding_window", "attention_chunk_size", "window_size"):
+        if isinstance(getattr(config, name, None), int):
+            wanted[name] = WINDOW
+    for name, value in wanted.items():
+        if hasattr(small, name):
+            setattr(small, name, value)
+    for name in ("rope_parameters", "rope_scaling"):
+        if isinstance(rope := vars(small).get(name), dict):  # vars: asking for a deprecated name warns
+            setattr(small, name, _shortened(rope))
+    return small
+
+
+def kinds_of(config: Any) -> list[str]:
+    """The types of a model's layers, those alike that follow one another once: each type, each change between two, and
+    at least three layers."""
+    kinds = list(getattr(config, "layer_types", None) or ())
+    found: list[str] = []
+    changes: set[tuple[str, str]] = set()
+    for kind in kinds:
+        if not found or (kind != found[-1] and (found[-1], kind) not in changes):
+            changes.add((found[-1], kind) if found else (kind, kind))
+            found.append(kind)
+    return [*found, found[-1]] if len(found) == 2 else found
+
+
+def _shortened(rope: dict[str, Any]) -> dict[str, Any]:
+    """Rotary parameters that are listed angle by angle, for the copy's narrower heads."""
+    angles = _SIZES["head_dim"] // 2  # type: ignore[operator]
+    return {
+        name: _shortened(value) if isinstance(value, dict) else value[:angles] if isinstance(value, list) else value
+        for name, value in rope.items()
+    }
