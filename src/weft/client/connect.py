@@ -8,6 +8,7 @@ from typing import Any
 
 from weft.client.http import Http, json_of
 from weft.client.job import Job
+from weft.client.values import Values
 from weft.errors import WeftError
 from weft.ir.card import Card
 from weft.ir.nodes import Experiment
@@ -50,10 +51,16 @@ class Client:
         lines = trailer(experiment)
         query = {"model": name, "plan": plan, "fresh": fresh, "locations": len(lines)}
         try:
-            answer = self.http.request("POST", "/v1/experiments", params=query, content=encode(experiment) + lines)
+            held = self.values(name).send(experiment)
+            body = encode(experiment, held) + lines
+            answer = self.http.request("POST", "/v1/experiments", params=query, content=body)
         except WeftError as error:
             raise pointed(error, experiment) from None
         return Job(self.http, json_of(answer)["id"], experiment)
+
+    def values(self, name: str) -> Values:
+        """The values that stay on the server for model `name`."""
+        return Values(self.http, name)
 
     def job(self, id: str) -> Job:
         """The job of this id, whoever submitted it; NotFoundError if the server has none."""

@@ -13,10 +13,11 @@ from typing import Any
 
 from weft.client.http import Http, json_of
 from weft.client.progress import Bar
-from weft.errors import NotFoundError, RefusedError, UnreachableError
+from weft.errors import RefusedError, UnreachableError
 from weft.ir.codec import constants_of
 from weft.ir.constant import NamedConstant
 from weft.ir.nodes import ConstantData, Experiment
+from weft.ir.outcome import Kept
 from weft.ir.types import TensorType
 from weft.record import decode_results
 from weft.record.held import gone
@@ -37,17 +38,6 @@ class RemoteConstant(NamedConstant):
     def tobytes(self) -> bytes:
         assert self.values is not None
         return self.values.fetch(self.type, self.name)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A value kept under a name; `expires` is when it is freed if nobody uses it, `created` when it was made (epoch)."""
-
-    name: str
-    digest: str
-    type: TensorType
-    created: float
-    expires: float
 
 
 @dataclass(frozen=True)
@@ -82,14 +72,7 @@ class Values:
         """What is kept under names, by name."""
         rows: list[dict[str, Any]] = json_of(self.http.request("GET", "/v1/kept", params={"model": self.model}))
         return [
-            Kept(
-                row["name"],
-                row["digest"],
-                TensorType(row["dtype"], tuple(row["shape"])),
-                row["created"],
-                row["expires"],
-            )
-            for row in rows
+            Kept(row["name"], self.constant(_type(row), row["digest"]), row["created"], row["expires"]) for row in rows
         ]
 
     def free(self, name: str) -> None:
@@ -142,12 +125,13 @@ class Values:
         return int(missing.get(digest, size))
 
 
+def _type(row: dict[str, Any]) -> TensorType:
+    return TensorType(row["dtype"], tuple(row["shape"]))
+
+
 def _pieces(part: memoryview) -> Iterator[bytes]:
     """A part bit by bit, so that what is cut off in the middle has partly arrived."""
     for at in range(0, len(part), 1 << 18):
         yield bytes(part[at : at + (1 << 18)])
     if not part:
         yield b""
-
-
-__all__ = ["Kept", "NotFoundError", "RemoteConstant", "Values"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from weft.errors import WeftError
+from weft.ir.nodes import ConstantData
 
 
 class Edits(NamedTuple):
@@ -15,6 +16,16 @@ class Edits(NamedTuple):
     asked: int
     applied: int
     without_effect: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A value that stays where the model is, under a name. Seconds since the epoch; `expires` None: it does not."""
+
+    name: str
+    data: ConstantData
+    created: float
+    expires: float | None = None
 
 
 @dataclass(frozen=True)

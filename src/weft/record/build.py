@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -35,10 +36,18 @@ def record_of(loaded: Any, experiment: Experiment, outcome: Outcome, *, started:
         results=values(outcome.values),
         edits=outcome.edits,
         seeds=seeds_of(experiment),
+        kept={name: named(each) for name, each in outcome.kept.items()},
         work=dict(outcome.work),
         started=time.time() - outcome.seconds if started is None else started,
         seconds=outcome.seconds,
     )
+
+
+def named(tensor: Any) -> dict[str, Any]:
+    """What is known of a tensor without its numbers: dtype, shape, digest."""
+    if not hasattr(tensor, "digest"):
+        tensor = value(tensor)
+    return {**asdict(tensor.type), "digest": tensor.digest()}
 
 
 def values(tensors: Mapping[str, Any]) -> dict[str, Value]:

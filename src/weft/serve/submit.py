@@ -12,9 +12,11 @@ from pathlib import Path
 from starlette.requests import ClientDisconnect
 
 from weft.errors import FormatError, LimitError
+from weft.record.messages import Checked
 from weft.serve.gate import Gate
 from weft.serve.host import Host, Shared
 from weft.serve.jobs import JobRow
+from weft.serve.values import scope_of
 
 DRAIN_SECONDS = 0.5
 
@@ -35,14 +37,22 @@ class Desk:
         name = secrets.token_hex(12)
         path = self.shared.settings.folder / "spool" / f"{name}.posted"
         try:
-            await receive(body, path, self.shared.settings.body_bytes)
-            checked = await self.gate.check(path, host.card_file, locations)
+            size = await receive(body, path, self.shared.settings.body_bytes)
+            self.shared.metrics.received.labels("experiments").inc(size)
+            scope = scope_of(owner, host.spec.name)
+            checked = await self.gate.check(path, host.card_file, locations, self.shared.values.folder(scope))
             job = JobRow(
                 name, host.spec.name, host.key, checked.hash, plan, locations, submitted=time.time(), owner=owner
             )
-            return await self._enter(job, path, fresh)
+            lost = await asyncio.to_thread(self._lost, scope, checked)
+            return await self._enter(job, path, fresh or lost)
         finally:
             await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    def _lost(self, scope: str, checked: Checked) -> bool:
+        """Whether something that this experiment keeps is not kept now: then no record of it will do."""
+        there = {row.name: row.experiment for row in self.shared.keeping.all(scope)} if checked.kept else {}
+        return any(there.get(name) != checked.hash for name in checked.kept)
 
     async def _enter(self, job: JobRow, path: Path, fresh: bool) -> tuple[JobRow, bool]:
         shared = self.shared
@@ -62,8 +72,8 @@ class Desk:
         return job, True
 
 
-async def receive(body: AsyncIterator[bytes], path: Path, limit: int) -> None:
-    """Write a body to a file as it comes; LimitError as soon as it is larger than `limit`."""
+async def receive(body: AsyncIterator[bytes], path: Path, limit: int) -> int:
+    """Write a body to a file as it comes, and give its size; LimitError as soon as it is larger than `limit`."""
     size = 0
     try:
         with path.open("wb") as file:
@@ -75,6 +85,7 @@ async def receive(body: AsyncIterator[bytes], path: Path, limit: int) -> None:
                 file.write(chunk)
     except ClientDisconnect:
         raise FormatError(f"the connection ended after {size:,} bytes of the experiment; send it again") from None
+    return size
 
 
 def too_large(size: int, limit: int) -> LimitError:

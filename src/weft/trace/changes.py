@@ -102,7 +102,7 @@ def put(x: Traced, source: torch.Tensor) -> Traced:
         if source._st is store and source._chain == x._chain:
             return x
         if source._st.graph is not store.graph:
-            source = foreign(source, store.graph)
+            source = foreign(source, store)
     if store.known is not None and all_known([source]):
         real = x.numbers
         assert real is not None

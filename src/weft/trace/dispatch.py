@@ -22,10 +22,12 @@ from weft.trace.tensor import Traced, answer_calls, resolve
 from weft.trace.values import (
     constant,
     first_traced,
+    kept_here,
     known,
     local,
     map_ordinary,
     map_tensors,
+    open_owner,
     pure,
     stand_in,
 )
@@ -113,8 +115,15 @@ def _writes(func: Any, kwargs: Any) -> bool:
 
 
 def _after(func: Any, args: Any, kwargs: Any) -> Any:
-    """The same call on the numbers of those whose block has ended."""
-    number = lambda x: resolve(x) if x._st.owner.done else x  # noqa: E731
+    """The same call on the numbers of those whose block has ended; of what was kept, on the value where the model is."""
+    owner = open_owner((args, kwargs))
+
+    def number(x: Traced) -> Any:
+        if not x._st.owner.done:
+            return x
+        here = kept_here(x, owner)
+        return resolve(x) if here is None else here
+
     return func(*map_tensors(args, number), **map_tensors(kwargs, number))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from weft.errors import ProgramError
-from weft.ir.nodes import Apply, Const, Dtype, Node, Op, Param, Read, Ref, Save, Update, Write
+from weft.ir.nodes import Apply, Const, Dtype, Keep, Node, Op, Param, Read, Ref, Save, Update, Write
 from weft.ir.nodes import Run as RunNode
 from weft.trace.constants import DTYPES
 from weft.trace.location import where
@@ -57,7 +57,7 @@ class Template:
     def finish(self) -> Edit:
         nodes = tuple(self.session.graph.nodes)
         for index, node in enumerate(nodes):
-            if isinstance(node, Save):
+            if isinstance(node, Save | Keep):
                 raise ProgramError(
                     "a standing edit saves nothing; save in the sessions of the edited model",
                     where=self.session.graph.location(Ref(index)),

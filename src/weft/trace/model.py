@@ -20,6 +20,7 @@ from weft.ir.nodes import Apply, Param
 from weft.ir.types import TensorType
 from weft.trace.constants import type_of
 from weft.trace.edit import Edit, Template
+from weft.trace.kept import KeptValues
 from weft.trace.location import where
 from weft.trace.session import Session
 from weft.trace.tensor import Traced, resolve
@@ -166,6 +167,11 @@ class Model:
             seed=seed, project=project, on_metrics=on_metrics, checkpoint=checkpoint, resume=resume, plan=plan,
             fresh=fresh, **options,
         )  # fmt: skip
+
+    @property
+    def kept(self) -> KeptValues:
+        """What `x.keep(name)` left where the model is: used in later sessions, listed, fetched and freed by name."""
+        return KeptValues(self)
 
     @property
     def sessions(self) -> list[Session]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from weft.errors import GradientError, ProgramError, SessionError, WeftError
-from weft.ir.nodes import Const, Experiment, Grad, Ref, Save, Write
+from weft.ir.nodes import Const, ConstantData, Experiment, Grad, Keep, Ref, Save, Write
 from weft.ir.nodes import Run as RunNode
 from weft.ir.outcome import Outcome
 from weft.trace.constants import NAMES, TensorConstant
@@ -47,6 +47,7 @@ class Session:
         self.state = "new"
         self.results: dict[str, torch.Tensor] = {}
         self.values: dict[str, torch.Tensor] = {}
+        self.kept: dict[str, ConstantData] = {}
         self.outcome: Outcome | None = None
         self.job: Any = None
         self._experiment: Experiment | None = None
@@ -150,17 +151,18 @@ class Session:
         """Name a result; unnamed ones are numbered. ProgramError if the name is taken or unusable."""
         if name is None:
             name = str(sum(1 for known in self._saved if known.isdecimal()))
-        if (
-            not isinstance(name, str)
-            or not name
-            or name.startswith("_")
-            or not name.isprintable()
-            or set(name) & set("/\\")
-        ):
-            raise ProgramError(
-                f"{name!r} cannot name a result: use letters, digits, spaces, dots, not beginning with _", where=where()
-            )
+        check_name(name, "result")
         return self.save_as(value, name)
+
+    def keep(self, value: Traced, name: str) -> None:
+        """Have a value stay where the model is. ProgramError if the name is taken or unusable."""
+        self.check_usable()
+        check_name(name, "value that is kept")
+        if any(isinstance(node, Keep) and node.name == name for node in self.graph.nodes):
+            raise ProgramError(
+                f"a value is kept as {name!r} in this session already; choose another name", where=where()
+            )
+        self.graph.add(Keep(name, value.ref))
 
     def save_as(self, value: Traced, name: str) -> str:
         self.check_usable()
@@ -271,7 +273,7 @@ class Session:
 
     def _run(self) -> None:
         self._experiment = self.graph.experiment()
-        if not any(isinstance(node, Save) for node in self._experiment.nodes):
+        if not any(isinstance(node, Save | Keep) for node in self._experiment.nodes):
             if not self.graph.shown and any(isinstance(node, Write) for node in self._experiment.nodes):
                 raise ProgramError(
                     "this session edits a run but saves nothing, so nothing would run; .save() what you want"
@@ -287,7 +289,7 @@ class Session:
                 self.outcome = self.model.backend.run(self._experiment, plan=self.plan, fresh=self.fresh)
         except WeftError as error:
             raise self._placed(error) from None
-        self.values = dict(self.outcome.values)
+        self.values, self.kept = dict(self.outcome.values), dict(self.outcome.kept)
         self.results = {name: value for name, value in self.values.items() if not name.startswith("_")}
         self.state = "done"
         self._give_gradients()
@@ -308,6 +310,17 @@ class Session:
                 tensor.grad = gradient.clone() if tensor.grad is None else tensor.grad + gradient
             else:
                 torch.autograd.backward(tensor, gradient, retain_graph=True)
+
+
+def check_name(name: Any, of_what: str) -> None:
+    """ProgramError unless `name` can name a result, or a value that is kept."""
+    usable = (
+        isinstance(name, str) and name and not name.startswith("_") and name.isprintable() and not set(name) & {*"/\\"}
+    )
+    if not usable:
+        raise ProgramError(
+            f"{name!r} cannot name a {of_what}: use letters, digits, spaces, dots, not beginning with _", where=where()
+        )
 
 
 __all__ = ["NAMES", "Const", "Session", "TensorConstant"]

@@ -46,6 +46,7 @@ class Traced(torch.Tensor):
     _offset: int
     _real: torch.Tensor | None
     _saved: str | None
+    _kept: str | None
 
     @staticmethod
     def __new__(
@@ -65,6 +66,7 @@ class Traced(torch.Tensor):
         self._offset = offset
         self._real = real
         self._saved = None
+        self._kept = None
         return self
 
     # -- what PyTorch calls ---
@@ -101,8 +103,11 @@ class Traced(torch.Tensor):
         x._saved = self._st.owner.save(x, name)
         return x
 
-    def keep(self, name: str) -> NoReturn:
-        raise OpError("values that stay where the model is (.keep) are not there yet; .save() it", where=where())
+    def keep(self, name: str) -> Traced:
+        """Leave this value, as it is at this line, where the model is; later sessions use it, or `model.kept[name]`."""
+        self._st.owner.keep(self, name)
+        self._kept = name
+        return self
 
     def now(self) -> torch.Tensor:
         """Run what this value needs and give it as an ordinary tensor, in the middle of the block."""
@@ -267,6 +272,12 @@ def resolve(x: Traced, use: str = "a value") -> torch.Tensor:
             f"this value ({x.tensor_type}) has no numbers yet, so it cannot be used as {use}: the model runs when the "
             "block ends. Use torch.where(...) instead of if, x.now() to run what it needs here, or .save() it and look "
             "after the block",
+            where=where(),
+        )
+    if x._kept is not None:
+        raise NotSavedError(
+            f"this value is kept as {x._kept!r} where the model is, and was not saved; use it in a session, or fetch it "
+            f"with model.kept[{x._kept!r}].value",
             where=where(),
         )
     raise NotSavedError(

@@ -13,7 +13,7 @@ from weft.trace.location import where
 from weft.trace.lower import Lowered, lower
 from weft.trace.results import Output, Result, as_argument, describe, layout_of, remembered, result_of
 from weft.trace.storage import Storage
-from weft.trace.tensor import Traced, resolve
+from weft.trace.tensor import Traced, resolve, value_or_none
 
 local = threading.local()
 """`enabled`: the user's grad mode at the call under way in this thread (underneath, grad mode is always off)."""
@@ -94,10 +94,35 @@ def on_known(func: Any, args: Any, kwargs: Any, owner: Any) -> Any:
     )
 
 
-def foreign(x: Traced, graph: Any) -> Any:
-    """A value of another session, as a tensor; SessionError where it has no numbers yet."""
-    if x._st.graph is graph:
+def open_owner(value: Any) -> Any:
+    """The open session that one of the traced tensors in `value` belongs to, or None."""
+    if isinstance(value, list | tuple | dict):
+        items = value.values() if isinstance(value, dict) else value
+        return next((found for item in items if (found := open_owner(item)) is not None), None)
+    return value._st.owner if type(value) is Traced and not value._st.owner.done else None
+
+
+def kept_here(x: Traced, owner: Any) -> Traced | None:
+    """A value of an earlier session that was kept and not saved, in the session `owner` (None: the one that is open)."""
+    then = x._st.owner
+    if x._kept not in then.kept or value_or_none(x) is not None:
+        return None
+    if owner is None and not then.model.sessions:
+        return None
+    from weft.trace.kept import held
+
+    return held(then.model.sessions[-1] if owner is None else owner, then.kept[x._kept])
+
+
+def foreign(x: Traced, store: Storage) -> Any:
+    """A value of another session, for the session of `store`: a tensor, or by its digest where it was kept.
+
+    SessionError where it has no numbers yet.
+    """
+    if x._st.graph is store.graph:
         return x
+    if (here := kept_here(x, store.owner)) is not None:
+        return here
     if x._st.known is not None or x._st.owner.done:
         return resolve(x)
     raise SessionError(
@@ -120,7 +145,7 @@ def pure(func: Any, args: Any, kwargs: Any) -> Any:
     if first.known is not None and all_known(tensors):
         return on_known(func, args, kwargs, first.owner)
     if mixed:
-        there = lambda each: foreign(each, first.graph)  # noqa: E731
+        there = lambda each: foreign(each, first)  # noqa: E731
         return pure(func, map_tensors(args, there), map_tensors(kwargs, there))
     return _recorded(func, args, kwargs, tuple(key), tensors, floats, first)
 
