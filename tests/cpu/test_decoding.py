@@ -37,6 +37,10 @@ def held(which, write):
     return session
 
 
+def name_of(which):
+    return "transformer.h.1.mlp" if which.family == "gpt2" else "model.layers.1.mlp"
+
+
 def decoded(session):
     return [note for note in session.outcome.notes if note.startswith("decoded")]
 
@@ -57,6 +61,9 @@ def test_ragged_generations_with_edits_and_reads_are_as_the_reference_has_them(f
         steered.each.mlp_out[2].save("after the edit")
         one.step(0).logits.save("all positions")
         one.step(0).q[1].save("padded")
+        one.step(1).k_rot[1][:, -1] += 0.3
+        one.step(3).q_rot[2].save("rotated")
+        plain.step(1).module(name_of(which)).output[:, -1] *= 2.0
         one.step(4).final_norm.save("late")
 
     session = held(which, write)

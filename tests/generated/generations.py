@@ -9,6 +9,8 @@ from tests.generated.sites import spot
 from tests.generated.sketch import Misfit, Sketch
 from tests.generated.zoo import VOCABULARY
 
+from weft.ir.nodes import Site
+
 
 class Made(NamedTuple):
     """A generation as the draw refers to it: new tokens at most, rows, and its longest and shortest prompt."""
@@ -51,6 +53,12 @@ def at_step(generation: Made, step: int) -> Handle:
     )
 
 
+def write_once(sketch: Sketch, name: str, order: int, each: bool) -> None:
+    """Misfit where a generation's site would be written both at each step and at one, which is in no certain order."""
+    if sketch.steps.setdefault((name, order), each) != each:
+        raise Misfit("written both at each step and at one")
+
+
 def edit_step(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> None:
     rng = sketch.rng
     site = spot(sketch, here, name=rng.choice(["resid_post", "mlp_out", "attn_out", "z", "v", "k", "q", "embed"]))
@@ -61,6 +69,7 @@ def edit_step(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) ->
         value, deps = f"{there.text}[:, -1]", frozenset([there.place])
         sketch.features.add("from a run into a generation")
     sketch.may_write(site.place, deps)
+    write_once(sketch, site.place[0], site.place[1] % 100_000, each=False)
     sketch.add(f"{site.text}[:, -1] {rng.choice(['+=', '='])} {value}", "edit at a step")
     sketch.wrote(site.place, deps)
 
@@ -74,6 +83,7 @@ def wait(sketch: Sketch, generation: Made, source: Handle) -> None:
     there = spot(sketch, source, name=site.name, layer=site.layer)
     deps = frozenset([there.place])
     sketch.may_write(site.place, deps)
+    write_once(sketch, site.place[0], site.place[1] % 100_000, each=False)
     sketch.add(f"{site.text}[:, -1] = {there.text}[:, -1]", "a step that waits", "from a run into a generation")
     sketch.wrote(site.place, deps)
     sketch.save(f"{into.name}.logits")
@@ -84,6 +94,7 @@ def inside(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> No
     rng = sketch.rng
     site = spot(sketch, here, name=rng.choice(["resid_post", "mlp_out", "z", "v", "k", "embed"]))
     sketch.may_write(site.place, frozenset())
+    write_once(sketch, site.place[0], site.place[1] % 100_000, each=False)
     part = rng.choice(["[:, -2]", "[:, -2:]", "[0, -1]", f"[{here.name}.rows, {here.name}.at(-2)]", "[:]"])
     sketch.add(f"{site.text}{part} *= {rng.choice([0.5, -1.0, 2.0])}", "edit inside the prompt")
     sketch.wrote(site.place, frozenset())
@@ -98,6 +109,7 @@ def borrow(sketch: Sketch, here: Handle, other: Made) -> None:
     there = spot(sketch, at_step(other, sketch.rng.randrange(other[1])), name=site.name, layer=site.layer)
     deps = frozenset([there.place])
     sketch.may_write(site.place, deps)
+    write_once(sketch, site.place[0], site.place[1] % 100_000, each=False)
     sketch.add(f"{site.text}[:, -1] = {there.text}[:, -1]", "from a generation into a generation")
     sketch.wrote(site.place, deps)
     sketch.save(f"{here.name}.logits")
@@ -105,12 +117,11 @@ def borrow(sketch: Sketch, here: Handle, other: Made) -> None:
 
 def edit_each(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> None:
     rng, layer = sketch.rng, sketch.rng.randrange(sketch.card.sizes["n_layers"])
-    site = f"{name}.each.{rng.choice(['resid_post', 'mlp_out', 'attn_out'])}[{layer}]"
-    width = sketch.card.sizes["d_model"]
-    sketch.add(
-        rng.choice([f"{site}[:] += 0.6 * {sketch.const(width)}", f"{site}[:] *= 0.5", f"{site}[..., :3] = 0.0"]),
-        "edit at each",
-    )
+    kind = rng.choice(["resid_post", "mlp_out", "attn_out"])
+    site, width = f"{name}.each.{kind}[{layer}]", sketch.card.sizes["d_model"]
+    line = rng.choice([f"{site}[:] += 0.6 * {sketch.const(width)}", f"{site}[:] *= 0.5", f"{site}[..., :3] = 0.0"])
+    write_once(sketch, name, sketch.card.by_site[Site(kind, layer)][0], each=True)
+    sketch.add(line, "edit at each")
 
 
 def read_each(sketch: Sketch, name: str, here: Handle, handles: list[Handle]) -> None:

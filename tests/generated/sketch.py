@@ -46,6 +46,9 @@ class Sketch:
     flows: list[tuple[Place, Place]] = field(default_factory=list)
     shown: list[Place] = field(default_factory=list)
     leaf_places: list[Place] = field(default_factory=list)
+    steps: dict[tuple[str, int], bool] = field(
+        default_factory=dict
+    )  # generations' sites written: at each step, or at one
     counter: int = 0
 
     def __post_init__(self) -> None:

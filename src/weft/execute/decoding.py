@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 
@@ -86,7 +85,7 @@ class Decoding:
         """The packed tokens through all layers, as this step's runs read and write them: [1, token, d_model]."""
         device, packed, work = self.owner.loaded.device, self.packed, self.owner.work
         self._expect()
-        packed.attend = attend
+        packed.attend = self._looked_into(attend)
         arguments = packed.arguments(ids.to(device), positions.to(device))
         hidden = self._through(Site("embed"), arguments.hidden)
         for layer in range(self.layers):
@@ -107,13 +106,36 @@ class Decoding:
             if each.active():
                 for site, reads in each.reads(self.step).items():
                     self.chains.setdefault(site, []).append(Chain(each, reads))
-        inner = frozenset(site for site in self.chains if site.name in IN_LAYER)
+        inner = frozenset(site for site in self.chains if site.name in IN_LAYER or site.path)
         if inner != self.inner:
             self.hooks.close()
             loaded = self.owner.loaded
-            offers = (self._offer, _no_raw)
+            offers = (self._offer, self._raw)
             self.hooks.enter_context(installed(loaded.module, loaded.family, loaded.sizes, set(inner), *offers))
             self.inner = inner
+
+    def _looked_into(self, attend: Attend) -> Attend:
+        """Attention whose queries and keys are offered on the way in."""
+
+        def looked(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, how: How) -> torch.Tensor:
+            q, k = (
+                self._through(site, x.transpose(1, 2)).transpose(1, 2) if site in self.chains else x
+                for site, x in ((Site("q_rot", layer), q), (Site("k_rot", layer), k))
+            )
+            return attend(layer, q, k, v, how)
+
+        return looked
+
+    def _raw(self, path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Offer what a module takes or gives. What gives one tensor here may be known to give several ("0", "1")."""
+        changed: dict[str, torch.Tensor] = {}
+        for item, value in tensors.items():
+            known = (item, "0") if len(tensors) == 1 and not item else (item,)
+            for site in (Site(name, None, path, call, each) for each in known):
+                if site in self.chains:  # a copy: the module may write into its own input
+                    new = self._offer(site, value.clone())
+                    changed |= {} if new is None else {item: new}
+        return changed
 
     def _through(self, site: Site, value: torch.Tensor) -> torch.Tensor:
         changed = self._offer(site, value)
@@ -204,7 +226,3 @@ def _right(places: torch.Tensor, columns: int) -> torch.Tensor:
         if len(places) <= columns
         else places[-columns:]
     )
-
-
-def _no_raw(path: str, name: str, call: int, tensors: dict[str, Any]) -> dict[str, Any]:
-    return {}

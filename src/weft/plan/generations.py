@@ -13,10 +13,13 @@ from typing import NamedTuple
 
 from weft.ir.card import Card
 from weft.ir.causality import LAST, Place
-from weft.ir.nodes import Node, Read, Run, Write, operands
-from weft.plan.forks import PLANNED
+from weft.ir.nodes import Node, Read, Run, Site, Write, operands
+from weft.plan.forks import IN_LAYER
+from weft.plan.places import layer_of
 
 OUTPUTS = ("tokens", "lengths")
+DECODED = frozenset({"embed", "resid_post", "q_rot", "k_rot", "final_norm", "logits", *IN_LAYER})
+"""Standard sites that generations decoded together read and write."""
 WAITS = "it waits for a run that waits for it, or for one left to the reference"
 
 
@@ -64,9 +67,18 @@ class Program:
         for index in self.reads[run]:
             read = self.nodes[index]
             assert isinstance(read, Read)
-            if read.site.name not in OUTPUTS and (read.site.path or read.site.name not in PLANNED):
+            if not self._can_read(read.site):
                 return f"a generation that reads or writes {read.site}"
         return ""
+
+    def _can_read(self, site: Site) -> bool:
+        """Whether a site can be had of packed tokens; of raw modules those inside layers that are called once can."""
+        if not site.path:
+            return site.name in DECODED or site.name in OUTPUTS
+        spec = self.card.by_site[site][1]
+        once = not site.call and site._replace(call=1) not in self.card.by_site
+        a_row_each = spec.axes[:2] == ("batch", "pos") and spec.dtype == self.card.dtype
+        return once and a_row_each and 0 <= layer_of(self.card, site) < self.card.sizes["n_layers"]
 
     def needs(self, run: int) -> list[Need]:
         """The values of other runs that are written into this one."""
