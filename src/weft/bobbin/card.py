@@ -1,0 +1,139 @@
+"""What a trained bobbin can do and how: `python -m weft.bobbin.card FOLDER/model` prints it and writes FOLDER/model/README.md.
+
+Accuracies are the tasks' own, on held-out samples; a row says whether its bar is reached. The log of training, if it lies
+beside the folder, gives the curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from weft import tasks
+from weft.bobbin import corpus, measure, read, screen, tokenizer
+from weft.bobbin.forward import forward
+
+CURVE = ("functions", "facts", "select_one", "translation", "copying", "belief", "belief_crossed", "visibility")
+
+
+class Row(NamedTuple):
+    """One accuracy: what was asked, how much was right, by which measure, chance, and the bar (none for most)."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    measure: str
+    chance: float
+    bar: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bar is reached; what has no bar holds."""
+        if not self.bar:
+            return True
+        sign, limit = self.bar.split()
+        return self.value >= float(limit) if sign == "≥" else self.value <= float(limit)
+
+
+BARS = {
+    "functions": "≥ 0.80", "functions_4": "≥ 0.80", "functions_train": "≥ 0.90", "functions_train_3": "≥ 0.90",
+    "functions_bare": "≤ 0.40",
+    "select_one": "≥ 0.95", "translation": "≥ 0.95", "copying": "≥ 0.98", "belief": "≥ 0.95", "belief_crossed": "≥ 0.95",
+    "belief_unknown": "≥ 0.95",
+}  # fmt: skip
+"""The bars of the tasks that have one. "functions" asks about pairs that no function prompt ever had."""
+
+
+def accuracies(model: Any, n: int = 300, seed: int = 30_000) -> list[Row]:
+    """Every task's accuracy; `model` is a weft model."""
+    rows = []
+    for name, task in measure.suite().items():
+        rows.append(_row(name, task.evaluate(model, n, seed)))
+        if isinstance(task, tasks.InContextFunctions) and name == "functions":
+            rows.append(_row("functions_bare", tasks.accuracy(model, task.bare(task.questions(n, seed)), "exact")))
+    copied, asked = measure.copying(model.backend.loaded.module, seed, n), 19 * n
+    rows.append(_row("copying", tasks.Accuracy(tuple(i < round(copied * asked) for i in range(asked)), "exact", 0.0)))
+    return rows
+
+
+def _row(name: str, found: tasks.Accuracy) -> Row:
+    low, high = found.interval
+    return Row(name, found.value, low, high, found.measure, found.chance, BARS.get(name, ""))
+
+
+def bits(net: Any, words: Any, seed: int = 987_654, rows: int = 128) -> tuple[float, float]:
+    """Bits per token of texts never trained on: over all tokens, and over those that what stands before decides."""
+    shard = corpus.make_shard(words, seed, 0)
+    ids, texts, weights = shard.ids[:rows], shard.texts[:rows], shard.weights[:rows, 1:]
+    with torch.no_grad():
+        logits = forward(net, ids, texts, torch.float32)[:, :-1]
+    lost = torch.nn.functional.cross_entropy(logits.mT, ids[:, 1:], reduction="none") / math.log(2)
+    return float(lost[weights > 0].mean()), float(lost[weights == 1].mean())
+
+
+def card(
+    rows: Sequence[Row], found: Mapping[str, screen.Finding], bit: tuple[float, float], log: Sequence[Mapping]
+) -> str:
+    """The card, in Markdown."""
+    lines = [
+        "# bobbin", "",
+        "A Llama of 1.6 million parameters (8 layers, 8 heads, width 128), trained on `weft.tasks` from scratch: it knows",
+        "no other text. Its vocabulary of 2020 pieces cuts most words into two or three tokens. Made by",
+        "`python -m weft.bobbin.train`; what follows was measured by `python -m weft.bobbin.card`.", "",
+        "## Accuracy on held-out samples", "",
+        "| what | accuracy | 19 times in 20 | chance | measure | bar | |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in rows:
+        verdict = "" if not row.bar else "holds" if row.holds else "**fails**"
+        spread = f"{row.low:.3f} to {row.high:.3f}"
+        lines.append(
+            f"| {row.name} | {row.value:.3f} | {spread} | {row.chance:.2f} | {row.measure} | {row.bar} | {verdict} |"
+        )
+    lines += [
+        "",
+        f"New texts of the mixture: {bit[0]:.2f} bits a token, {bit[1]:.3f} where what stands before decides.",
+        "",
+    ]
+    lines += ["## Mechanisms, by plain hooks", "", "| what | | found |", "|---|---|---|"]
+    lines += [f"| {name} | {'pass' if each.passed else '**fail**'} | {each.says} |" for name, each in found.items()]
+    if log:
+        lines += [
+            "",
+            "## While it learned",
+            "",
+            f"| step | loss | {' | '.join(CURVE)} |",
+            "|---" * (len(CURVE) + 2) + "|",
+        ]
+        for entry in log[:: max(1, len(log) // 12)]:
+            lines.append(
+                f"| {entry['step']:.0f} | {entry['loss']:.2f} | " + " | ".join(f"{entry[n]:.2f}" for n in CURVE) + " |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    import weft
+
+    parser = argparse.ArgumentParser(prog="python -m weft.bobbin.card", description=__doc__)
+    parser.add_argument("folder", type=Path, help="the trained model's folder")
+    parser.add_argument("-n", type=int, default=300, help="questions of each task")
+    given = parser.parse_args()
+    net, loaded = read(given.folder)
+    words = tokenizer.build()
+    log = given.folder.parent / "log.jsonl"
+    entries = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = accuracies(weft.load(net.eval(), tokenizer=loaded), given.n)
+    text = card(rows, screen.screen(net, words), bits(net, words), entries)
+    (given.folder / "README.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

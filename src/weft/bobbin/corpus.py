@@ -1,0 +1,231 @@
+"""What bobbin is trained on: texts of the tasks' training sides, packed into rows of one length.
+
+shard = make_shard(tokenizer, seed=0, number=3)        # the same one every time
+shard.ids [row, place], shard.weights, shard.texts     # token ids, loss weights, and which text of its row each token is of
+
+Nothing held out (`tasks.held_out`) is in it but in plain sentences: a fact kept from the function prompts is told there. A
+token counts fully towards the loss where what stands before it decides it (an answer, a translation, the second
+appearance of a copied word), and little elsewhere: `BACKGROUND`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from weft import tasks
+from weft.bobbin.tokenizer import BOS, EOS
+from weft.tasks.words.languages import LANGUAGES
+from weft.tasks.words.relations import RELATIONS, of_domain
+
+LENGTH = 128
+"""Tokens of a row, in which several texts stand one after the other."""
+BACKGROUND = 0.1
+"""The loss weight of a token that nothing before it decides."""
+NOUNS = tuple(each.name for each in of_domain("noun"))
+FORMS = (("Q: ", "\nA:", "\n\n"), ("", " ->", "\n"), ("", ":", ", "))
+PREDICATE_FIRST = {
+    tasks.SelectFirst: "Which of these that are a kind of {} comes first?",
+    tasks.SelectLast: "Which of these that are a kind of {} comes last?",
+}
+"""Questions in which one cannot yet answer where the category is said."""
+
+
+class Written(NamedTuple):
+    """A text, and the characters of it that count fully."""
+
+    text: str
+    counted: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One part of the mixture: `texts` of every shard, made by `write(n, seed)`."""
+
+    name: str
+    texts: int
+    write: Callable[[int, int], Iterable[Written]]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Packed rows: LongTensor, FloatTensor and LongTensor, each [row, LENGTH]; texts count from 1 in a row, 0 is padding."""
+
+    ids: torch.Tensor
+    weights: torch.Tensor
+    texts: torch.Tensor
+
+
+def mixture() -> tuple[Source, ...]:
+    """All parts. Their sizes were chosen so that what is hard to learn has the most tokens."""
+    return (
+        Source("facts", 900, _of(tasks.Facts())),
+        Source("noun facts", 900, _of(tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS}))),
+        Source("functions", 640, _any(_functions)),
+        Source("noun functions", 560, _any(lambda rng: _functions(rng, NOUNS))),
+        Source("select one", 420, _any(_select_one)),
+        Source("select first or last", 360, _any(_select_ordered)),
+        Source("count and exists", 220, _any(_counted)),
+        Source("translation", 560, _any(_translation)),
+        Source("verbatim", 80, _of(tasks.VerbatimLists(split="all"))),
+        Source("repeated words", 120, _of(tasks.RepeatedTokens())),
+        Source("belief", 320, _any(_belief)),
+        Source("belief crossed", 140, _any(_crossed)),
+        Source("visibility", 110, _of(tasks.Visibility(split="train"))),
+        Source("binding", 90, _any(lambda rng: tasks.EntityBinding(split="train", entities=rng.randint(2, 3)))),
+        Source("ioi", 90, _of(tasks.IndirectObject(split="train"))),
+        Source("greater than", 120, _of(tasks.GreaterThan())),
+    )
+
+
+COPIES = 400
+"""Texts of random tokens said twice in every shard."""
+
+
+def make_shard(tokenizer: Any, seed: int, number: int, sources: Sequence[Source] | None = None) -> Shard:
+    """Shard `number` of the corpus of a seed."""
+    own = f"{seed} {number}"
+    rng = random.Random(own)
+    rows: list[tuple[list[int], list[float]]] = []
+    for source in mixture() if sources is None else sources:
+        written = list(source.write(source.texts, rng.randrange(2**31)))
+        rows += _encode(tokenizer, written)
+    rows += [_copied(tokenizer, rng) for _ in range(COPIES)] if sources is None else []
+    rng.shuffle(rows)
+    return _pack(rows)
+
+
+def _functions(rng: random.Random, relations: tuple[str, ...] = tuple(RELATIONS)) -> tasks.Task:
+    form = rng.choices(FORMS, (2, 1, 1))[0]
+    return tasks.InContextFunctions(split="train", shots=rng.randint(1, 7), relations=relations, form=form)
+
+
+def _select_one(rng: random.Random) -> tasks.Task:
+    language = rng.choice((None, None, None, *LANGUAGES))
+    words: dict[str, Any] = {} if language is None else {"categories": _invented(language)}
+    first = rng.random() < 0.15
+    return tasks.SelectOne(split="train", distractors=rng.randint(2, 7), question_first=first, **words)
+
+
+def _select_ordered(rng: random.Random) -> tasks.Task:
+    kind = rng.choice((tasks.SelectFirst, tasks.SelectLast))
+    question = PREDICATE_FIRST[kind] if rng.random() < 0.6 else None
+    return kind(split="train", distractors=rng.randint(3, 6), question=question)
+
+
+def _counted(rng: random.Random) -> tasks.Task:
+    return rng.choice((tasks.Count, tasks.Exists))(split="train", distractors=rng.randint(3, 5))
+
+
+def _translation(rng: random.Random) -> tasks.Task:
+    return tasks.Translation(split="train", length=rng.randint(2, 5))
+
+
+def _belief(rng: random.Random) -> tasks.Task:
+    kind = rng.choice(("answer_pointer", "answer_payload", "query_character", "address_payload"))
+    return tasks.BeliefTracking(split="train", kind=kind, characters=rng.randint(2, 3))
+
+
+def _crossed(rng: random.Random) -> tasks.Task:
+    kind = rng.choice(("answer_pointer", "answer_pointer", "query_object", "query_character"))
+    return tasks.BeliefTracking(split="train", kind=kind, layout="crossed", characters=3)
+
+
+_TABLES: dict[str, dict[str, tuple[str, ...]]] = {}
+
+
+def _invented(language: str) -> dict[str, tuple[str, ...]]:
+    from weft.tasks.words.languages import categories
+
+    return _TABLES.setdefault(language, categories(language))
+
+
+def _of(task: tasks.Task) -> Callable[[int, int], Iterator[Written]]:
+    return lambda n, seed: _written(task, n, seed)
+
+
+def _any(choose: Callable[[random.Random], tasks.Task], at_once: int = 20) -> Callable[[int, int], Iterator[Written]]:
+    """Texts of tasks whose settings are drawn anew every few texts."""
+
+    def write(n: int, seed: int) -> Iterator[Written]:
+        rng = random.Random(seed)
+        for _ in range(0, n, at_once):
+            yield from _written(choose(rng), at_once, rng.randrange(2**31))
+
+    return write
+
+
+def _written(task: tasks.Task, n: int, seed: int) -> Iterator[Written]:
+    """Prompts and counterfactuals with their answers; n is even."""
+    batch = task.sample(n // 2, seed)
+    for side in (batch, batch.counterfactual):
+        spans = [side.roles[role] for role in side.roles if _decided(role)]
+        for row, (prompt, answer) in enumerate(zip(side.prompts, side.answers, strict=True)):
+            counted: list[tuple[int, int]] = [each[row] for each in spans] + [(len(prompt), len(prompt) + len(answer))]
+            if task.name == "repeated":
+                first = prompt.split(" ")[0]
+                counted.append((prompt.rindex(f" {first} ") + len(first) + 1, len(prompt)))
+            yield Written(prompt + answer, tuple(counted))
+
+
+def _decided(role: str) -> bool:
+    """Whether what stands in a role follows from what stands before it."""
+    kind, _, number = role.rpartition("_")
+    return kind in ("translation", "copy") or (kind == "output" and number != "0")
+
+
+def _encode(tokenizer: Any, written: Sequence[Written]) -> Iterator[tuple[list[int], list[float]]]:
+    end = tokenizer.token_to_id(EOS)
+    for encoding, (_, counted) in zip(tokenizer.encode_batch([each.text for each in written]), written, strict=True):
+        weights = [BACKGROUND] * (len(encoding.ids) + 1)
+        for place, (start, stop) in enumerate(encoding.offsets):
+            if any(start < b and stop > a for a, b in counted):
+                weights[place] = 1.0
+        yield [*encoding.ids, end], weights
+
+
+def _copied(tokenizer: Any, rng: random.Random) -> tuple[list[int], list[float]]:
+    """Random tokens, and then the same ones again."""
+    ids = rng.sample(range(3, tokenizer.get_vocab_size()), rng.randint(3, 24))
+    again = ids[: rng.randint(2, len(ids))]
+    weights = [BACKGROUND / 5] * (len(ids) + 2) + [1.0] * (len(again) - 1)
+    return [tokenizer.token_to_id(BOS), *ids, *again], weights
+
+
+def _pack(texts: Sequence[tuple[list[int], list[float]]]) -> Shard:
+    """Each text into the fullest of the open rows that still has place for it."""
+    rows: list[list[tuple[list[int], list[float]]]] = []
+    free: dict[int, int] = {}
+    for text in texts:
+        size = len(text[0])
+        if size > LENGTH:
+            continue  # the longest prompts are few, and only as training texts are they left out
+        fitting = [row for row, left in free.items() if left >= size]
+        row = min(fitting, key=free.__getitem__) if fitting else len(rows)
+        if row == len(rows):
+            rows.append([])
+            free[row] = LENGTH
+        rows[row].append(text)
+        free[row] -= size
+        if free[row] < 8:
+            del free[row]
+    return _tensors(rows)
+
+
+def _tensors(rows: Sequence[Sequence[tuple[list[int], list[float]]]]) -> Shard:
+    ids = torch.zeros(len(rows), LENGTH, dtype=torch.long)
+    weights = torch.zeros(len(rows), LENGTH)
+    texts = torch.zeros(len(rows), LENGTH, dtype=torch.long)
+    for row, parts in enumerate(rows):
+        at = 0
+        for number, (tokens, counted) in enumerate(parts, 1):
+            here = slice(at, at + len(tokens))
+            ids[row, here], weights[row, here] = torch.tensor(tokens), torch.tensor(counted)
+            weights[row, at] = 0.0  # what opens a text is told by nothing
+            texts[row, here] = number
+            at += len(tokens)
+    return Shard(ids, weights, texts)
