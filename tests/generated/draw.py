@@ -299,7 +299,7 @@ FEATURES = (
     "read: whole|read: last|read: per row|read: box|read: steps|read: list|read: head|read: view chain|stack|"
     "write embed|write resid_pre|write resid_mid|write resid_post|write q|write k|write v|write q_rot|write k_rot|"
     "write scores|write pattern|write z|write head_out|write attn_out|write mlp_pre|write mlp_post|write mlp_out|"
-    "write final_norm|write module.input|write module.output|"
+    "write final_norm|write logits|write module.input|write module.output|"
     "write: whole|write: last|write: per row|write: box|write: steps|write: list|write: head|write: view chain|"
     "assign a site|assign a part|+=|-=|*=|mul_|clamp_|add_|copy_|masked_fill_|zero_|fill_|neg_|masked assignment|blocked edge|"
     "several writes to one site|an old version read|an old version written back|a write after the last read|"

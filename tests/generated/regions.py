@@ -24,10 +24,13 @@ def region(
     draw = rng.random()
     if draw < 0.12:
         return Region("" if not write else "[:]", "whole")
-    if draw < 0.32 and "pos" in axes:
-        return Region("[:, -1]", "last")
+    if draw < 0.32 and ("pos" in axes or "query_pos" in axes):
+        return Region("[:, -1]" if "pos" in axes else "[:, :, -1]", "last")
     if draw < 0.44 and axes[:2] == ("batch", "pos"):
         return _per_row(rng, axes, shape, run, least)
+    if draw < 0.44 and axes[:1] + axes[2:3] == ("batch", "query_pos"):
+        head = rng.choice([":", ":", str(rng.randrange(shape[1]))])
+        return Region(f"[{run}.rows, {head}, {run}.at({rng.randrange(-least, 0)})]", "per row")
     if draw < 0.62:
         chain, sizes = _views(rng, shape)
         return Region(chain + (_plain_index(rng, sizes) if rng.random() < 0.5 or write else ""), "view chain")

@@ -11,6 +11,8 @@ from weft.ir.nodes import Site
 
 COMMON = "embed resid_pre resid_mid resid_post q k v z attn_out mlp_pre mlp_post mlp_out".split()
 RARE = "q_rot k_rot scores pattern head_out final_norm logits".split()
+OFTEN = (6, 7)
+"""Seeds that end in these draw the rare sites, and raw modules, as often as the common ones."""
 
 
 class Spot(NamedTuple):
@@ -29,9 +31,12 @@ def spot(
 ) -> Spot:
     """A random site of a run (of that name and layer, where they are given)."""
     rng, card = sketch.rng, sketch.card
-    if name is None and rng.random() < 0.1:
+    often = sketch.seed % 10 in OFTEN
+    if name is None and rng.random() < (0.2 if often else 0.1):
         return _raw(sketch, handle, write)
-    pool = COMMON * 2 + RARE if not write else COMMON * 2 + [each for each in RARE if each != "logits"]
+    pool = COMMON * 2 + RARE * (5 if often else 1)
+    if write and not often:
+        pool = [each for each in pool if each != "logits"]
     name = name or rng.choice(pool)
     layers = card.layers_of.get("resid_post" if name == "resid_pre" else name)
     if layers is None:
