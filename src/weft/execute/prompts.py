@@ -96,17 +96,20 @@ def _group(length: int, members: Sequence[Stretch], store: Store) -> Group:
 
 def prompts(rows: Sequence[Row], first: Sequence[int]) -> Prompts:
     """The stretches of rows that are edited from position `first` on (a row's length: nowhere)."""
-    longest: dict[Row, int] = {}
+    most: dict[Row, int] = {}
+    together: dict[Row, int] = {}
     for row, at in zip(rows, first, strict=True):
-        longest[row] = max(at, longest.get(row, 0))
+        most[row] = max(at, most.get(row, 0))
+        together[row] = at + together.get(row, 0)
     found = Prompts()
-    bases = {row: Stretch(row[:until]) for row, until in longest.items() if until}
-    found.shared = list(bases.values())
+    shared = {row: Stretch(row[:until]) for row, until in most.items() if together[row] > until}
+    found.shared = list(shared.values())
     for row, at in zip(rows, first, strict=True):
-        if at == len(row):
-            found.of.append(bases[row])
+        before = shared.get(row)
+        if before is not None and at == len(row):
+            found.of.append(before)
             continue
-        found.own.append(Stretch(row, at, bases[row] if at else None))
+        found.own.append(Stretch(row, at, before) if before is not None and at else Stretch(row))
         found.of.append(found.own[-1])
     _place(found)
     found.store = Store(len(found.shared), {}, {})
