@@ -21,7 +21,7 @@ from weft.execute.dataflow import Dataflow
 from weft.execute.gradients import settle, together
 from weft.execute.inside import of_inside
 from weft.execute.insides import Insides, inside_of
-from weft.execute.lazy import Layout, LazySite, Patch, SiteValue, whole
+from weft.execute.lazy import Layout, LazySite, Patch, SiteValue, full, whole
 from weft.execute.needed import Uses
 from weft.execute.packed import Packed
 from weft.execute.readings import Reading, reading_of
@@ -89,6 +89,7 @@ class Engine:
         self.work = Work()
         self.applied: set[int] = set()
         self.without_effect: set[int] = set()
+        self.gone: set[int] = set()  # reads that were let go before their run ended
         self.saved: dict[Site, torch.Tensor] = {}
         self.stores: list[Store] = []
         self.how: dict[int, How] = {}
@@ -133,7 +134,7 @@ class Engine:
         for site in keep:
             like = next((part[site] for part in parts if site in part), None)
             if like is not None:
-                filled = [_or(part.get(site), like.new_zeros(part.tokens, *like.shape[1:])) for part in parts]
+                filled = [_or(part.pop(site, None), like.new_zeros(part.tokens, *like.shape[1:])) for part in parts]
                 self.saved[site] = torch.cat(filled) if len(filled) > 1 else filled[0]
         for run in self.runs.values():
             self._place(run)
@@ -252,7 +253,8 @@ class Engine:
     def _let_go(self, run: Run) -> None:
         """The run has ended: what was held for it is freed."""
         for index in [*self.uses.writes[run.fork.run], *self.uses.reads[run.fork.run]]:
-            self.flow.release((index, None))
+            if index not in self.gone:
+                self.flow.release((index, None))
 
     # -- what passes a site ----------------------------------------------------------------------------------------------
 
@@ -384,6 +386,8 @@ class Engine:
         if final == index and Ref(index) not in self.uses.targets:
             return None
         made = self.made(final)
+        if run.fork.grad:  # put together, what is written over stays in the graph, and has a gradient of 0
+            made = full(made)
         return made if isinstance(made, SiteValue) else replace(value, patches=(whole(made, layout),))
 
     def _together(self, batch: list[tuple[int, SiteValue, Reading]]) -> None:
@@ -391,6 +395,9 @@ class Engine:
         logits = self._logits(torch.cat(states)).split([len(state) for state in states])
         for (index, value, read), rows in zip(batch, logits, strict=True):
             self.deliver(index, replace(value, ready=Patch(read.rows, read.positions, rows)))
+            if self.uses.final[index] == index:  # nothing is written there, so the run need not hold all its logits
+                self.flow.release((index, None))
+                self.gone.add(index)
 
 
 def _or(first: torch.Tensor | None, second: torch.Tensor) -> torch.Tensor:

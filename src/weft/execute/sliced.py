@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from weft.errors import ExecutionError, WeftError
+from weft.execute.allocator import return_at_once, sweep_up
 from weft.ir.check import check
 from weft.ir.constant import digest_of
 from weft.ir.limits import UNLIMITED
@@ -176,7 +177,7 @@ class Slicing:
                 experiment, checked, found.state, found.goes_by_rows,
                 self.loaded.card, self.limits, batch,
             )  # fmt: skip
-            forced = _rows.get()
+            forced = _rows.get()  # in tests
             rows = bytes_of.rows(batch, self.budget) if forced is None else min(forced, batch)
             return Found(found, rows, bytes_of.total(batch)) if rows < batch else None
         if sizes:
@@ -187,6 +188,7 @@ class Slicing:
 
     def _slices(self, found: Found, program: Part, low: float, high: float) -> dict[Ref, torch.Tensor]:
         """All rows of the frontier's values, made some rows at a time."""
+        return_at_once()
         batch, rows, first = found.values.batch, found.rows, 0
         whole: dict[Ref, torch.Tensor] = {}
         while first < batch:
@@ -201,6 +203,9 @@ class Slicing:
                     raise
                 rows = -(-rows // 2)  # and go on with the rows that are left
                 continue
+            finally:
+                if _rows.get() is None:
+                    sweep_up()
             for ref, lie in found.values.frontier.items():
                 value = values.pop(name_of(ref))
                 if lie is None:

@@ -33,6 +33,10 @@ class Seen(NamedTuple):
     out: torch.Tensor
 
 
+class Enough(Exception):
+    """A pass has come to the last site that anybody needs."""
+
+
 class Sweep:
     """One pass over the layers. Segments enter at their layer and leave after their last."""
 
@@ -45,6 +49,9 @@ class Sweep:
         self.lookup = torch.full((tokens + 1,), -1)  # pass token → active token; the last entry stands for "none"
         self.groups: list[Group] = []
         self.site_taps: dict[Site, Callable[[Any], Any]] = {}
+        longest = max((segment.last for segment in segments), default=-1)
+        whole = any(segment.last == longest and not segment.half for segment in segments)
+        self.half = -1 if whole else longest  # the layer that ends with z, if any
 
     def places(self, own: torch.Tensor) -> torch.Tensor:
         """A run's tokens among those active now."""
@@ -71,6 +78,9 @@ class Sweep:
             packed.attend = self._attend
             with self._hooked(inner):
                 self._layers(last, arguments)
+        # The hooks that were installed lead back here, in a circle: what the pass held must not live as long as that.
+        packed.attend, self.site_taps, self.groups = None, {}, []
+        del self.engine, self.parents, self.keep_keys
 
     def _hooked(self, sites: set[Site]) -> AbstractContextManager[Any]:
         loaded = self.engine.loaded
@@ -91,9 +101,13 @@ class Sweep:
             hidden = self._leave(layer, hidden)
             if self.active:
                 args, kwargs = arguments.at(layer, self._ids())
-                hidden = engine.packed.layer(layer, hidden, args, kwargs)
                 engine.work.done += hidden.shape[1]
-                engine.work.flops += 2 * hidden.shape[1] * engine.packed.weights[layer]
+                weights = engine.packed.before_z if layer == self.half else engine.packed.weights
+                engine.work.flops += 2 * hidden.shape[1] * weights[layer]
+                try:
+                    hidden = engine.packed.layer(layer, hidden, args, kwargs)
+                except Enough:
+                    return
 
     def _pass_site(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         """The stream between two layers is a site: of the layer before, or the embedding."""
@@ -184,9 +198,16 @@ class Sweep:
             lengths = [segment.length for segment in self.active]
             self.keep_keys.keys[layer] = stored(k, starts, lengths)
             self.keep_keys.values[layer] = stored(v, starts, lengths)
-        out = attend(self.groups, layer, q, k, v, how)
         look = self.site_taps.get(Site("pattern", layer))
-        return out if look is None else look(Seen(layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), out))
+        last = layer == self.half and Site("z", layer) not in self.site_taps
+        if last and look is None:
+            raise Enough
+        out = attend(self.groups, layer, q, k, v, how)
+        if look is not None:
+            out = look(Seen(layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), out))
+        if last:
+            raise Enough
+        return out
 
     def _passed(self, site: Site, value: torch.Tensor) -> torch.Tensor:
         """Offer [1, head, token, d] as [1, token, head, d]."""
@@ -195,7 +216,10 @@ class Sweep:
         return value if changed is None else changed.transpose(1, 2)
 
     def _inner(self, site: Site, value: torch.Tensor) -> torch.Tensor | None:
-        return self.site_taps[site](value) if site in self.site_taps else None
+        changed = self.site_taps[site](value) if site in self.site_taps else None
+        if site.name == "z" and site.layer == self.half:
+            raise Enough
+        return changed
 
     def _raw(self, path: str, name: str, call: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Offer what a module takes or gives. What gives one tensor here may be known to give several ("0", "1")."""
