@@ -75,7 +75,7 @@ def bits(net: Any, words: Any, seed: int = 987_654, rows: int = 128) -> tuple[fl
     with torch.no_grad():
         logits = forward(net, ids, texts, torch.float32)[:, :-1]
     lost = torch.nn.functional.cross_entropy(logits.mT, ids[:, 1:], reduction="none") / math.log(2)
-    return float(lost[weights > 0].mean()), float(lost[weights == 1].mean())
+    return float(lost[weights > 0].mean()), float(lost[weights >= 1].mean())
 
 
 def card(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from weft import tasks
+from weft.bobbin.asking import joined, several
 from weft.bobbin.tokenizer import BOS, EOS
 from weft.tasks.words.languages import LANGUAGES
 from weft.tasks.words.relations import RELATIONS, of_domain
@@ -44,11 +45,12 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """One part of the mixture: `texts` of every shard, made by `write(n, seed)`."""
+    """One part of the mixture: `texts` of every shard, made by `write(n, seed)`; its answers weigh `weight`."""
 
     name: str
     texts: int
     write: Callable[[int, int], Iterable[Written]]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,30 +62,36 @@ class Shard:
     texts: torch.Tensor
 
 
-def mixture() -> tuple[Source, ...]:
-    """All parts. Their sizes were chosen so that what is hard to learn has the most tokens."""
+AT_ONCE = 20
+"""Texts with the same settings."""
+EARLY = 20
+"""Shards in which facts and functions have most of the texts; they are learned first, and quickly."""
+
+
+def mixture(number: int = EARLY) -> tuple[Source, ...]:
+    """All parts of shard `number`. Their sizes were chosen so that what is hard to learn has the most tokens."""
+    early = number < EARLY
+    size = lambda first, then: first if early else then  # noqa: E731
+    asked, weight = size(1, 4), size(1.0, 2.0)
     return (
-        Source("facts", 900, _of(tasks.Facts())),
+        Source("facts", size(900, 500), _of(tasks.Facts())),
         Source("noun facts", 900, _of(tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS}))),
-        Source("functions", 640, _any(_functions)),
-        Source("noun functions", 560, _any(lambda rng: _functions(rng, NOUNS))),
-        Source("select one", 420, _any(_select_one)),
-        Source("select first or last", 360, _any(_select_ordered)),
-        Source("count and exists", 220, _any(_counted)),
-        Source("translation", 560, _any(_translation)),
-        Source("verbatim", 80, _of(tasks.VerbatimLists(split="all"))),
-        Source("repeated words", 120, _of(tasks.RepeatedTokens())),
-        Source("belief", 320, _any(_belief)),
-        Source("belief crossed", 140, _any(_crossed)),
-        Source("visibility", 110, _of(tasks.Visibility(split="train"))),
-        Source("binding", 90, _any(lambda rng: tasks.EntityBinding(split="train", entities=rng.randint(2, 3)))),
-        Source("ioi", 90, _of(tasks.IndirectObject(split="train"))),
+        Source("functions", size(640, 200), _any(_functions)),
+        Source("noun functions", size(560, 260), _any(lambda rng: _functions(rng, NOUNS))),
+        Source("select one", size(420, 560), _any(_select_one, asked), weight),
+        Source("select first or last", size(360, 400), _any(_select_ordered, asked), weight),
+        Source("count and exists", size(220, 220), _any(_counted, asked), weight),
+        Source("translation", size(560, 600), _any(_translation)),
+        Source("verbatim", 80, _of(tasks.VerbatimLists())),
+        Source("repeated words", size(120, 160), _of(tasks.RepeatedTokens())),
+        Source("random tokens", size(400, 480), _copied),
+        Source("belief", size(320, 440), _any(_belief, asked), weight),
+        Source("belief crossed", size(140, 180), _any(_crossed, min(asked, 3)), weight),
+        Source("visibility", size(110, 120), _any(lambda rng: tasks.Visibility(split="train"), asked), weight),
+        Source("binding", size(90, 120), _any(_bound, asked)),
+        Source("ioi", size(90, 120), _of(tasks.IndirectObject(split="train"))),
         Source("greater than", 120, _of(tasks.GreaterThan())),
     )
-
-
-COPIES = 400
-"""Texts of random tokens said twice in every shard."""
 
 
 def make_shard(tokenizer: Any, seed: int, number: int, sources: Sequence[Source] | None = None) -> Shard:
@@ -91,10 +99,12 @@ def make_shard(tokenizer: Any, seed: int, number: int, sources: Sequence[Source]
     own = f"{seed} {number}"
     rng = random.Random(own)
     rows: list[tuple[list[int], list[float]]] = []
-    for source in mixture() if sources is None else sources:
-        written = list(source.write(source.texts, rng.randrange(2**31)))
-        rows += _encode(tokenizer, written)
-    rows += [_copied(tokenizer, rng) for _ in range(COPIES)] if sources is None else []
+    for source in mixture(number) if sources is None else sources:
+        seeds = rng.randrange(2**31)
+        if source.write is _copied:
+            rows += [_copy(tokenizer, random.Random(f"{seeds} {text}")) for text in range(source.texts)]
+        else:
+            rows += _encode(tokenizer, list(source.write(source.texts, seeds)), source.weight)
     rng.shuffle(rows)
     return _pack(rows)
 
@@ -130,6 +140,10 @@ def _belief(rng: random.Random) -> tasks.Task:
     return tasks.BeliefTracking(split="train", kind=kind, characters=rng.randint(2, 3))
 
 
+def _bound(rng: random.Random) -> tasks.Task:
+    return tasks.EntityBinding(split="train", entities=rng.randint(2, 3))
+
+
 def _crossed(rng: random.Random) -> tasks.Task:
     kind = rng.choice(("answer_pointer", "answer_pointer", "query_object", "query_character"))
     return tasks.BeliefTracking(split="train", kind=kind, layout="crossed", characters=3)
@@ -148,13 +162,14 @@ def _of(task: tasks.Task) -> Callable[[int, int], Iterator[Written]]:
     return lambda n, seed: _written(task, n, seed)
 
 
-def _any(choose: Callable[[random.Random], tasks.Task], at_once: int = 20) -> Callable[[int, int], Iterator[Written]]:
-    """Texts of tasks whose settings are drawn anew every few texts."""
+def _any(choose: Callable[[random.Random], tasks.Task], asked: int = 1) -> Callable[[int, int], Iterator[Written]]:
+    """Texts of tasks whose settings are drawn anew every few texts; up to `asked` questions about each."""
 
     def write(n: int, seed: int) -> Iterator[Written]:
         rng = random.Random(seed)
-        for _ in range(0, n, at_once):
-            yield from _written(choose(rng), at_once, rng.randrange(2**31))
+        for _ in range(0, n, AT_ONCE):
+            task, own = choose(rng), rng.randrange(2**31)
+            yield from _written(task, AT_ONCE, own) if asked == 1 else _asked(task, AT_ONCE, own, asked)
 
     return write
 
@@ -172,23 +187,38 @@ def _written(task: tasks.Task, n: int, seed: int) -> Iterator[Written]:
             yield Written(prompt + answer, tuple(counted))
 
 
+def _asked(task: tasks.Task, n: int, seed: int, most: int) -> Iterator[Written]:
+    """Prompts and counterfactuals, with more questions after the first."""
+    if getattr(task, "question_first", False):
+        yield from _written(task, n, seed)
+        return
+    rng, batch = random.Random(seed), task.sample(n // 2, seed)
+    for inputs in (*batch.inputs, *batch.counterfactual.inputs):
+        yield Written(*joined(task.prompts(several(task, inputs, rng, rng.randint(1, most)))))
+
+
 def _decided(role: str) -> bool:
     """Whether what stands in a role follows from what stands before it."""
     kind, _, number = role.rpartition("_")
     return kind in ("translation", "copy") or (kind == "output" and number != "0")
 
 
-def _encode(tokenizer: Any, written: Sequence[Written]) -> Iterator[tuple[list[int], list[float]]]:
+def _encode(tokenizer: Any, written: Sequence[Written], weight: float = 1.0) -> Iterator[tuple[list[int], list[float]]]:
     end = tokenizer.token_to_id(EOS)
     for encoding, (_, counted) in zip(tokenizer.encode_batch([each.text for each in written]), written, strict=True):
         weights = [BACKGROUND] * (len(encoding.ids) + 1)
         for place, (start, stop) in enumerate(encoding.offsets):
             if any(start < b and stop > a for a, b in counted):
-                weights[place] = 1.0
+                weights[place] = weight
         yield [*encoding.ids, end], weights
 
 
-def _copied(tokenizer: Any, rng: random.Random) -> tuple[list[int], list[float]]:
+def _copied(n: int, seed: int) -> Iterator[Written]:
+    """Random tokens said twice are no text; `make_shard` makes them from the vocabulary."""
+    raise NotImplementedError
+
+
+def _copy(tokenizer: Any, rng: random.Random) -> tuple[list[int], list[float]]:
     """Random tokens, and then the same ones again."""
     ids = rng.sample(range(3, tokenizer.get_vocab_size()), rng.randint(3, 24))
     again = ids[: rng.randint(2, len(ids))]

@@ -1,0 +1,65 @@
+"""More questions about one text, so that a story or a list is read once and asked about several times.
+
+several(task, inputs, rng, 3)                          # causal inputs: these, and up to two others with the same text
+
+Nothing held out is asked about in the training split; see `weft.tasks.held_out`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from weft import tasks
+from weft.tasks.words.english import EXCLUDED
+
+Inputs = Mapping[str, Any]
+
+
+def several(task: tasks.Task, inputs: Inputs, rng: random.Random, count: int) -> list[Inputs]:
+    """`inputs` and up to `count - 1` others that differ in the question alone, in random order."""
+    others = [each for each in _questions(task, inputs, rng) if each != inputs and not _held_out(task, each)]
+    return [inputs, *rng.sample(others, min(count - 1, len(others)))]
+
+
+def joined(prompts: tasks.Prompts) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """One text of prompts that begin alike up to their first line's end, each answered; and where the answers stand."""
+    text, answers = "", []
+    for prompt, answer in zip(prompts.prompts, prompts.answers, strict=True):
+        text += prompt[prompt.index("\n") :] if text else prompt
+        answers.append((len(text), len(text) + len(answer)))
+        text += answer
+    return text, tuple(answers)
+
+
+def _held_out(task: tasks.Task, inputs: Inputs) -> bool:
+    return task.split == "train" and any(tasks.held_out(*each) for each in task.combinations(inputs))
+
+
+def _questions(task: tasks.Task, inputs: Inputs, rng: random.Random) -> Iterator[Inputs]:
+    if "clauses" in inputs:
+        told = [clause[:2] for clause in inputs["clauses"]]
+        people, things = (dict.fromkeys(pair[at] for pair in told) for at in (0, 1))
+        untold = [(who, what) for who in people for what in things if (who, what) not in told]
+        pairs = told + rng.sample(untold, min(len(untold), len(told) // 2))  # else most answers were "unknown"
+        yield from ({**inputs, "character": who, "object": what} for who, what in pairs)
+    elif "bound" in inputs:
+        yield from ({**inputs, "query": who} for who, _ in inputs["bound"])
+    elif "items" in inputs:
+        yield from _categories(task, inputs)
+
+
+def _categories(task: Any, inputs: Inputs) -> Iterator[Inputs]:
+    """Other categories to ask about, where it is clear which words are of them."""
+    kinds = {word: name for name, words in task.categories.items() for word in words}
+    there = [kinds[item] for item in inputs["items"]]
+    for category in sorted(task.categories):
+        if EXCLUDED.get(category, frozenset()) & set(there):
+            continue
+        number = there.count(category)
+        one = isinstance(task, tasks.SelectOne)
+        several = isinstance(task, tasks.SelectFirst)
+        if (one and number != 1) or (several and number < 2) or number > 3:
+            continue
+        yield {**inputs, "category": category}

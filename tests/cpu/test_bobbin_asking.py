@@ -1,0 +1,47 @@
+"""Several questions about one text: the answers are right by reading the text, and nothing held out is asked."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from weft import tasks
+from weft.bobbin.asking import joined, several
+from weft.tasks.words.english import CATEGORIES
+
+
+def test_answers_about_a_story_are_what_it_tells() -> None:
+    task = tasks.BeliefTracking(layout="crossed", characters=3)
+    batch = task.sample(20, seed=0)
+    unknown = 0
+    for inputs in batch.inputs:
+        text, answers = joined(task.prompts(several(task, inputs, random.Random(0), 3)))
+        story = {(who, what): state for who, what, state in re.findall(r"(\w+) fills a (\w+) with (\w+)\.", text)}
+        asked = re.findall(r"What does (\w+) believe is in the (\w+)\?\nAnswer: (\w+)", text)
+        assert len(asked) == 3 == len(set(asked))
+        for (who, what, said), (start, stop) in zip(asked, answers, strict=True):
+            assert said == story.get((who, what), "unknown")
+            assert text[start:stop] == f" {said}"
+            unknown += said == "unknown"
+    assert 0 < unknown < 30
+
+
+def test_each_question_about_a_list_has_one_answer_of_the_training_side() -> None:
+    task = tasks.SelectOne(split="train", distractors=5)
+    more = 0
+    for inputs in task.sample(30, seed=1).inputs:
+        questions = several(task, inputs, random.Random(1), 4)
+        assert len({each["category"] for each in questions}) == len(questions)
+        for each in questions:
+            fitting = [item for item in each["items"] if item in CATEGORIES[each["category"]]]
+            assert len(fitting) == 1
+            assert not tasks.held_out(each["category"], fitting[0])
+        more += len(questions) - 1
+    assert more > 30
+
+
+def test_a_question_asked_first_is_asked_once() -> None:
+    task = tasks.Count(distractors=4)
+    (inputs,) = task.sample(1, seed=0).inputs
+    assert several(task, inputs, random.Random(0), 1) == [inputs]
+    assert inputs not in several(task, inputs, random.Random(0), 9)[1:]
