@@ -201,3 +201,29 @@ def test_models_of_the_usual_size_have_a_tiny_copy(name):
     tiny_one = tiny_copy(large)
     assert sum(each.numel() for each in tiny_one.module.parameters()) < 3e6
     assert tiny_one.module.config._attn_implementation == config._attn_implementation
+
+
+def phi3_long() -> torch.nn.Module:
+    """Angles are others for rows of more than 8 positions."""
+    rope = {"rope_type": "longrope", "rope_theta": 100.0, "original_max_position_embeddings": 8, "factor": 3.0}
+    rope = {**rope, "short_factor": [1.0, 1.5], "long_factor": [2.0, 5.0]}
+    return tiny("phi3", 2, rope_parameters=rope, original_max_position_embeddings=8)
+
+
+def test_rows_beyond_which_rotary_angles_change_do_not_share_a_pass():
+    model = weft.load(phi3_long())
+    apart, told = differs(model, RAGGED)
+    assert apart < 1e-5 and "beyond 8 positions its rotary angles hang on a row's length" in told
+    apart, told = differs(model, [row[:8] for row in PROMPTS])
+    assert apart < 1e-4 and "as reference" not in told
+
+
+def test_half_precision_stays_on():
+    model = weft.load(tiny("gemma3", seed=3).to(torch.bfloat16))
+    apart, told = differs(model, RAGGED)
+    assert apart < 0.5 and "as reference" not in told
+
+
+def test_experts_computed_together_as_transformers_does_by_default():
+    apart, told = differs(weft.load(tiny("gpt_oss", seed=3, experts_implementation=None, intermediate_size=24)), RAGGED)
+    assert apart < 1e-4 and "as reference" not in told

@@ -175,7 +175,9 @@ def _group(group: Group, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.
     if how.sinks is not None:
         scores.append(how.sinks.reshape(kv, per, 1).expand(n, -1, -1, length).reshape(n, kv, -1, 1).to(q.dtype))
         widths.append(1)
-    weights = torch.softmax(torch.cat(scores, -1), -1).split(widths, -1)
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    weights = torch.softmax(torch.cat(scores, -1), -1, dtype=torch.float32 if half else None).to(q.dtype)
+    weights = weights.split(widths, -1)
     z = weights[len(group.parts)] @ v
     for each, weight in zip(group.parts, weights, strict=False):
         z = z + _shared_values(each, layer, weight)

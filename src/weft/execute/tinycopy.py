@@ -10,6 +10,9 @@ import torch
 WINDOW = 4
 """Windows and chunks of the copy: shorter than the prompts that it is tried on."""
 LAYERS = 3
+UNTIL, LONGEST = "original_max_position_embeddings", 64
+"""Beyond the one positions rotary angles may change with a row's length; the copy's rows are shorter than the other. Rows
+that are longer are not planned at all."""
 
 _SIZES = {
     "hidden_size": 32, "num_attention_heads": 4, "head_dim": 8, "intermediate_size": 48, "n_inner": 48,
@@ -50,9 +53,11 @@ def small_config(config: Any, sizes: dict[str, int]) -> Any:
     for name, value in wanted.items():
         if hasattr(small, name):
             setattr(small, name, value)
+    if isinstance(getattr(small, UNTIL, None), int):
+        setattr(small, UNTIL, max(getattr(small, UNTIL), LONGEST))
     for name in ("rope_parameters", "rope_scaling"):
         if isinstance(rope := vars(small).get(name), dict):  # vars: asking for a deprecated name warns
-            setattr(small, name, _shortened(rope))
+            setattr(small, name, _fitted(rope))
     return small
 
 
@@ -69,10 +74,15 @@ def kinds_of(config: Any) -> list[str]:
     return [*found, found[-1]] if len(found) == 2 else found
 
 
-def _shortened(rope: dict[str, Any]) -> dict[str, Any]:
-    """Rotary parameters that are listed angle by angle, for the copy's narrower heads."""
-    angles = _SIZES["head_dim"] // 2  # type: ignore[operator]
-    return {
-        name: _shortened(value) if isinstance(value, dict) else value[:angles] if isinstance(value, list) else value
-        for name, value in rope.items()
-    }
+def _fitted(rope: dict[str, Any]) -> dict[str, Any]:
+    """Rotary parameters that are listed angle by angle, as many as the copy's heads have."""
+    angles = 4 if rope.get("partial_rotary_factor") is None else int(4 * rope["partial_rotary_factor"])
+
+    def fit(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return _fitted(value)
+        if name == UNTIL and isinstance(value, int):
+            return max(value, LONGEST)
+        return (value * angles)[:angles] if isinstance(value, list) and value else value
+
+    return {name: fit(name, value) for name, value in rope.items()}
