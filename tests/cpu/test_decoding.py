@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.generated.zoo import Which, model_of, module_of
+from tests.tiny import tiny_llama
 
-from weft.execute import turns
+import weft
+from weft.execute import keys, turns
 
 RAGGED = [[3, 4, 5, 6], [3, 4], [3, 4, 5, 6, 7, 8]]
 GPT2, LLAMA = Which("gpt2", 3, "float64"), Which("llama", 2, "float64")
@@ -234,3 +236,20 @@ def test_edits_at_steps_that_no_row_reaches_are_without_effect():
         g.step(0).resid_post[0][:, 0] *= 1.0
 
     assert held(GPT2, write).outcome.edits == (2, 1, 1)
+
+
+def test_a_model_whose_generations_go_wrong_side_by_side_is_left_to_the_reference(monkeypatch):
+    """Here new keys are kept one column too early, so that each token forgets the one before it."""
+    attend = keys.Keys.attend
+
+    def forgetful(self, layer, q, k, v, how):
+        found = attend(self, layer, q, k, v, how)
+        self.keys[layer][: self.rows, :, self.filled - 2] = self.keys[layer][: self.rows, :, self.filled - 1]
+        return found
+
+    monkeypatch.setattr(keys.Keys, "attend", forgetful)
+    model = weft.load(tiny_llama(3, num_hidden_layers=2))
+    with model.session() as s:
+        s.generate(RAGGED, max_new_tokens=3)
+    assert decoded(s) == []
+    assert "on a tiny copy of it, generations side by side have other logits" in s.explain()

@@ -43,14 +43,14 @@ def distrust(loaded: Any, engine: Way, reference: Way) -> str:
     module = loaded.module
     if module not in _models:
         reason = built(loaded)
-        key = kind(module)
+        key = _kind(module)
         if not reason and key not in _classes:
             _classes[key] = _on_a_copy(loaded, engine, reference)
         _models[module] = reason or _classes[key] or _on_itself(loaded, engine, reference)
     return _models[module]
 
 
-def kind(module: Any) -> tuple[Any, ...]:
+def _kind(module: Any) -> tuple[Any, ...]:
     """What makes one model's computation another's, sizes aside: its class and its configuration's switches."""
     config = module.config
     switches = {
@@ -198,7 +198,7 @@ def _mean_apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def _experiment(rows: tuple[tuple[int, ...], ...], edits: list[Edit], scale: float) -> Experiment:
     """The logits without edits, and with each of them."""
-    nodes: list[Node] = [constant(rows), constant((STARTS,), 1)]
+    nodes: list[Node] = [_constant(rows), _constant((STARTS,), 1)]
     inputs = {False: (("tokens", Ref(0)),), True: (("tokens", Ref(0)), ("start", Ref(1)))}
     for padded in sorted({edit.padded for edit in edits}):
         nodes += [Run("tokens", inputs[padded]), Read(len(nodes), Site("logits"))]
@@ -217,7 +217,7 @@ def _experiment(rows: tuple[tuple[int, ...], ...], edits: list[Edit], scale: flo
     return Experiment(tuple(nodes))
 
 
-def constant(rows: tuple[tuple[int, ...], ...], dims: int = 2) -> Const:
+def _constant(rows: tuple[tuple[int, ...], ...], dims: int = 2) -> Const:
     flat = [item for row in rows for item in row]
     shape = (len(rows), len(rows[0])) if dims == 2 else (len(flat),)
     return Const(BytesConstant(TensorType("int64", shape), struct.pack(f"<{len(flat)}q", *flat)))

@@ -7,9 +7,13 @@ from typing import Any
 
 import torch
 
+from weft.execute import reference
 from weft.execute.decoding import Decoding
+from weft.execute.needed import Uses
 from weft.execute.reference import Interpreter
-from weft.ir.nodes import Run
+from weft.execute.trialdecoding import undecoded
+from weft.ir.nodes import Experiment, Run
+from weft.ir.outcome import Outcome
 from weft.plan.generations import Program, Turn, turns
 
 MOST_BYTES = 1 << 30
@@ -19,11 +23,13 @@ MOST_BYTES = 1 << 30
 def take_turns(owner: Interpreter, left: Mapping[int, str]) -> tuple[tuple[str, ...], Mapping[int, str]]:
     """Run the runs that the engine left, in turns with the generations among them; notes, and what was not decoded."""
     uses, needed = owner.uses, owner.uses.needed
+    reason = undecoded(owner.loaded, _trusted, reference.run) if _generating(owner, left) else ""
     program = Program(
         owner.nodes,
         {run: [i for i in uses.reads[run] if i in needed] for run in left},
         {run: [i for i in uses.writes[run] if i in needed] for run in left},
         owner.loaded.card,
+        reason,
     )
     found = turns(program, left, set(uses.runs()) - set(left))
     notes: list[str] = []
@@ -33,6 +39,18 @@ def take_turns(owner: Interpreter, left: Mapping[int, str]) -> tuple[tuple[str, 
         else:
             owner.advance(list(turn.groups[0]))
     return tuple(notes), found.left
+
+
+def _generating(owner: Interpreter, left: Mapping[int, str]) -> bool:
+    return any(isinstance(node := owner.nodes[run], Run) and node.kind == "generate" for run in left)
+
+
+def _trusted(loaded: Any, experiment: Experiment) -> Outcome:
+    uses = Uses(experiment)
+    owner = Interpreter(loaded, experiment, uses, None, None)
+    owner.flow.start()
+    take_turns(owner, dict.fromkeys(uses.runs(), ""))
+    return owner.outcome("planned", 0.0)
 
 
 def _decode(owner: Interpreter, runs: tuple[int, ...]) -> str:

@@ -51,12 +51,14 @@ class Need(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """The program as far as turns need it: each run's needed reads and writes, and the card."""
+    """The program as far as turns need it: each run's needed reads and writes, and the card. `reason`: why this model's
+    generations are not decoded together; "" if they are."""
 
     nodes: Sequence[Node]
     reads: Mapping[int, Sequence[int]]
     writes: Mapping[int, Sequence[int]]
     card: Card
+    reason: str = ""
 
     def unfit(self, run: int) -> str:
         """Why a generation cannot be decoded together with others; "" if it can."""
@@ -64,6 +66,8 @@ class Program:
         assert isinstance(node, Run)
         if node.kind != "generate" or not {name for name, _ in node.inputs} <= {"tokens", "start"}:
             return f"a run of kind {node.kind!r}"
+        if self.reason:
+            return self.reason
         for index in self.reads[run]:
             read = self.nodes[index]
             assert isinstance(read, Read)
