@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 from fakes import Builder, floats, ints
-from weft.ir.nodes import EACH, Apply, Dtype, Experiment, Grad, Op, Param, Read, Run, Site, Update, ViewStep, Write
+from weft.ir.nodes import (
+    EACH,
+    Apply,
+    Dtype,
+    Experiment,
+    Grad,
+    Loop,
+    Op,
+    Param,
+    Read,
+    Ref,
+    Run,
+    Site,
+    Slot,
+    Update,
+    ViewStep,
+    Write,
+)
 
 LAST = ViewStep("select.int", (1, -1))
 
@@ -65,4 +82,30 @@ def raw_module() -> Experiment:
     return b.experiment()
 
 
-PROGRAMS = {make.__name__: make for make in (patching, generation, parts_and_gradients, raw_module)}
+def training() -> Experiment:
+    """A basis trained by batches of a table: what it swaps, its loss and a metric, made orthogonal after each step."""
+    body, after, b = Builder(), Builder(), Builder()
+    basis, tokens, answers = (body.add(Slot(kind, n)) for kind, n in (("carried", 0), ("batch", 0), ("batch", 1)))
+    run = body.add(Run("tokens", (("tokens", tokens),))).node
+    site = body.read(run, "resid_post", 0)
+    last = body.add(Op("select.int", (site, 1, -1)))
+    inside = body.add(Op("mm", (body.add(Op("mm", (last, basis))), body.add(Op("permute", (basis, (1, 0)))))))
+    body.add(Write(site, (LAST,), body.add(Op("sub.Tensor", (last, inside)))))
+    final = body.add(Op("select.int", (body.read(run, "logits"), 1, -1)))
+    loss = body.add(Op("cross_entropy_loss", (final, answers)))
+    size = body.add(Op("linalg_vector_norm", (basis,)))
+    qr = after.add(Op("linalg_qr", (after.add(Slot("carried", 0)),)))
+    tables = b.const(ints([[1, 2, 3], [4, 5, 6], [7, 8, 9]])), b.const(ints([5, 6, 7]))
+    options = ("every", 10), ("lr", 0.05), ("optimiser", "adam"), ("schedule", "cosine")
+    loop = b.add(
+        Loop(
+            tuple(body.nodes), (loss, size), tuple(after.nodes), (qr,), (b.const(floats(12, 2, fill=0.1)),), (), tables,
+            (b.const(ints([[0, 1], [2, 0], [1, 2]])),), 0, 100, options,
+        )
+    )  # fmt: skip
+    b.save("basis", loop)
+    b.save("history", Ref(loop.node, 4))
+    return b.experiment()
+
+
+PROGRAMS = {make.__name__: make for make in (patching, generation, parts_and_gradients, raw_module, training)}

@@ -15,7 +15,7 @@ from golden.programs import PROGRAMS
 from weft.ir.check import check
 from weft.ir.codec import constants_of, decode, encode
 from weft.ir.hash import content_hash, program_bytes
-from weft.ir.nodes import Experiment
+from weft.ir.nodes import Experiment, all_nodes
 from weft.ir.text import parse, render
 
 HERE = Path(__file__).parent
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 def shown(experiment: Experiment) -> str:
     """The text form with types where a decoder's card gives them, and the hash as a comment."""
-    decoder = any(getattr(node, "kind", "") in ("tokens", "generate") for node in experiment.nodes)
+    decoder = any(getattr(node, "kind", "") in ("tokens", "generate") for node in all_nodes(experiment.nodes))
     types = check(experiment, fake_card()).types if decoder else None
     return f"# {content_hash(experiment)}\n" + render(experiment, types)
 

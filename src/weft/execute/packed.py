@@ -57,8 +57,16 @@ class Packed:
         self.final_norm = loaded.module.get_submodule(loaded.family.final_norm)
         self.unembed = loaded.module.get_submodule(loaded.family.unembed)
         self.weights = [sum(_used(p, loaded.module.config) for p in layer.parameters()) for layer in self.layers]
+        self.before_z = [self._before_z(layer) for layer in self.layers]
         self.attend: Any = None
         self.attended = 0
+
+    def _before_z(self, layer: torch.nn.Module) -> int:
+        """The weights of a layer that come before z: those of its attention, without the output's."""
+        family, config = self.loaded.family, self.loaded.module.config
+        attention = layer.get_submodule(family.attn)
+        out = {id(p) for p in attention.get_submodule(family.o.removeprefix(f"{family.attn}.")).parameters()}
+        return sum(_used(p, config) for p in attention.parameters() if id(p) not in out)
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -90,6 +98,7 @@ class Packed:
                 raise _Captured
             return called[0][1][:1]  # a tuple: some models take the first of what a layer gives, others all of it
 
+        own = [vars(layer).get("forward") for layer in self.layers]  # as accelerate's placement puts there
         try:
             for number, layer in enumerate(self.layers):
                 layer.forward = partial(stub, number)
@@ -99,8 +108,10 @@ class Packed:
         except _Captured:
             pass
         finally:
-            for layer in self.layers:
+            for layer, forward in zip(self.layers, own, strict=True):
                 vars(layer).pop("forward", None)
+                if forward is not None:
+                    layer.forward = forward
         if [number for number, _, _ in called] != list(range(len(self.layers))) or not called[0][1]:
             raise ExecutionError("the model does not call its layers once each, in order, the stream first")
         calls = tuple((args[1:], kwargs) for _, args, kwargs in called)

@@ -19,7 +19,7 @@ from weft.execute.needed import Uses
 from weft.execute.reference import Interpreter, Progress, frozen
 from weft.execute.trial import distrust
 from weft.execute.turns import take_turns
-from weft.ir.nodes import Experiment
+from weft.ir.nodes import Const, Experiment, Run
 from weft.ir.outcome import Outcome
 from weft.plan.compiled import stages
 from weft.plan.cost import Prices
@@ -37,7 +37,7 @@ def run(
 ) -> Outcome:
     """Run an experiment in the least work that gives the same numbers as the reference, in `memory` bytes above the model
     (None: a share of what is free)."""
-    reason = unplanned(loaded) or distrust(loaded, _trusted, reference.run)
+    reason = unplanned(loaded, experiment) or distrust(loaded, _trusted, reference.run)
 
     def whole(part: Experiment, limits: Limits, tell: Progress, applied: set[int]) -> Outcome:
         return _run(loaded, part, reason, tell, cancelled, limits, applied)
@@ -80,14 +80,33 @@ def _run(
         return interpreter.outcome(kind, time.perf_counter() - started, (*notes, *decoded, *_notes(left)))
 
 
-def unplanned(loaded: Any) -> str:
-    """Why no run of this model can be planned; "" if they can."""
+def unplanned(loaded: Any, experiment: Experiment | None = None) -> str:
+    """Why no run of this experiment (None: of any) on this model can be planned; "" if they can."""
     if loaded.kind != "decoder" or loaded.family is None:
         return "weft has no table for this model"
     config = loaded.module.config
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention is {config._attn_implementation}"
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    for each in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if each.get("rope_type") in ("dynamic", "longrope"):
+            until = int(each.get("original_max_position_embeddings") or config.max_position_embeddings)
+            if (_longest(experiment) if experiment else config.max_position_embeddings) > until:
+                return f"beyond {until} positions its rotary angles hang on a row's length, and rows share a pass"
     return ""
+
+
+def _longest(experiment: Experiment) -> int:
+    """The most positions that a row of any run may come to have."""
+    longest = 0
+    for node in experiment.nodes:
+        if isinstance(node, Run):
+            tokens = dict(node.inputs).get("tokens")
+            constant = None if tokens is None else experiment.nodes[tokens.node]
+            more = dict(node.options).get("max_new_tokens")
+            if isinstance(constant, Const):
+                longest = max(longest, constant.data.type.shape[-1] + (more if isinstance(more, int) else 0))
+    return longest
 
 
 def _plan(loaded: Any, experiment: Experiment, uses: Uses, reason: str) -> Asked:
@@ -115,7 +134,7 @@ def _run_engine(
     work["layer_tokens_done"] += engine.work.done
     work["flops"] = engine.work.flops + engine.work.logits
     sizes = loaded.card.sizes
-    prices = Prices(tuple(engine.packed.weights), sizes["n_heads"] * sizes["d_head"])
+    prices = Prices(tuple(engine.packed.weights), tuple(engine.packed.before_z), sizes["n_heads"] * sizes["d_head"])
     logits = f"  logits       {operations(engine.work.logits)}" if engine.work.logits else "  logits       none"
     return (*told(made, prices), logits)
 

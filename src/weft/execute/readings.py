@@ -9,8 +9,8 @@ import torch
 
 from weft.execute.lazy import mesh
 from weft.ir.nodes import Const, Node, Op, Ref, ViewStep
-from weft.plan.forks import Fork, constants
-from weft.plan.places import box_of, pairs_of
+from weft.plan.forks import Fork
+from weft.plan.places import box_of, constants, pairs_of
 
 
 class Reading(NamedTuple):

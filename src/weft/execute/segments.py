@@ -14,8 +14,8 @@ Row = tuple[int, ...]
 class Segment:
     """Tokens [first, length) of `row`. `parent` computes those before; `at` is its place in its pass's packed tensors.
 
-    It enters at `layer`, and `last` is the last layer anybody needs it in. `store` is the number of the pass that keeps
-    its keys, and `number` its row there.
+    It enters at `layer`, and `last` is the last layer anybody needs it in (`half`: up to z). `store` is the number of the
+    pass that keeps its keys, and `number` its row there.
     """
 
     row: Row
@@ -23,6 +23,7 @@ class Segment:
     parent: Segment | None = None
     layer: int = 0
     last: int = -1
+    half: bool = False
     run: int = -1
     run_row: int = -1
     number: int = 0
@@ -51,7 +52,8 @@ def segments_of(pieces: Mapping[int, Piece], numbers: Sequence[int], known: Mapp
         piece = pieces[number]
         parent = None if piece.before is None else known[piece.before]
         run = -1 if piece.run is None else piece.run
-        found.append(Segment(piece.row, piece.first, parent, piece.layer, piece.last, run, piece.at, number=row, at=at))
+        depth = piece.layer, piece.last, piece.half
+        found.append(Segment(piece.row, piece.first, parent, *depth, run, piece.at, number=row, at=at))
         at += piece.length
     return found
 

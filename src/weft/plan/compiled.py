@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from weft.plan.batch import batch
+from weft.plan.cost import layer_tokens
 from weft.plan.forks import Fork
 from weft.plan.memory import DEFAULT
 from weft.plan.pieces import Plan, check, naive
@@ -22,20 +23,23 @@ class Stage(NamedTuple):
 
 
 def stages(forks: tuple[Fork, ...], layers: int, most_tokens: int | None = None) -> tuple[Stage, ...]:
-    """Every plan from what is asked for ("naive") to what is done ("batch")."""
+    """Every plan from what is asked for ("naive") to what is done ("batch").
+
+    Sharing costs more than it saves where runs have little in common: then each run stays by itself.
+    """
     limit = DEFAULT.tokens if most_tokens is None else most_tokens
-    passes: tuple[tuple[str, Callable[[Plan], Plan]], ...] = (
-        ("share", share),
-        ("prune", prune),
-        ("suffix", suffix),
-        ("batch", lambda plan: batch(plan, limit)),
+    first = Stage("naive", check(naive(forks, layers)))
+    shared = _through(
+        first, (("share", share), ("prune", prune), ("suffix", suffix), ("batch", lambda plan: batch(plan, limit)))
     )
-    found = [Stage("naive", check(naive(forks, layers)))]
+    by_itself = sum(len(row) * (fork.last + 1) for fork in forks for row in fork.tokens)
+    if layer_tokens(shared[-1].plan) <= by_itself:
+        return shared
+    return _through(first, (("prune", prune), ("batch", lambda plan: batch(plan, limit))))
+
+
+def _through(first: Stage, passes: tuple[tuple[str, Callable[[Plan], Plan]], ...]) -> tuple[Stage, ...]:
+    found = [first]
     for name, each in passes:
         found.append(Stage(name, check(each(found[-1].plan))))
     return tuple(found)
-
-
-def compiled(forks: tuple[Fork, ...], layers: int, most_tokens: int | None = None) -> Plan:
-    """The plan with the least work."""
-    return stages(forks, layers, most_tokens)[-1].plan

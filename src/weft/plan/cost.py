@@ -12,9 +12,11 @@ from weft.plan.pieces import Plan
 
 @dataclass(frozen=True)
 class Prices:
-    """Of each layer the number of weights a token is multiplied with, and of its attention heads times d_head."""
+    """Of each layer the number of weights a token is multiplied with, how many of them come before `z`, and of its
+    attention heads times d_head."""
 
     weights: tuple[int, ...]
+    before_z: tuple[int, ...]
     attention: int
 
 
@@ -43,15 +45,21 @@ def cost(plan: Plan, prices: Prices) -> Cost:
     """The whole plan's cost. A multiplication and an addition are two operations."""
     below = [0, *accumulate(prices.weights)]
     tokens = weights = attention = 0
-    alike = Counter((each.first, len(each.row), each.layer, each.last) for each in plan.pieces.values())
-    for (first, end, layer, last), count in alike.items():
+    alike = Counter((each.first, len(each.row), each.layer, each.last, each.half) for each in plan.pieces.values())
+    for (first, end, layer, last, half), count in alike.items():
         layers = last + 1 - layer
         length = end - first
         tokens += count * length * layers
-        weights += count * length * 2 * (below[last + 1] - below[layer])
+        saved = prices.weights[last] - prices.before_z[last] if half and layers else 0
+        weights += count * length * 2 * (below[last + 1] - below[layer] - saved)
         keys = (end * (end + 1) - first * (first + 1)) // 2
         attention += count * keys * 4 * prices.attention * layers
     return Cost(tokens, weights, attention)
+
+
+def layer_tokens(plan: Plan) -> int:
+    """Layers times tokens: what a plan costs, whatever the model."""
+    return sum(piece.length * (piece.last + 1 - piece.layer) for piece in plan.pieces.values())
 
 
 def by_layer(plan: Plan) -> tuple[Layer, ...]:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from weft.ir.card import Card
-from weft.ir.nodes import Const, ConstantData, Grad, Node, Op, Read, Ref, Run, Site, Write, operands
-from weft.plan.places import BoxPlace, PairPlace, box_of, ints_of, layer_of, pairs_of, queries_of
+from weft.ir.nodes import Const, Grad, Node, Op, Read, Ref, Run, Site, Write, operands
+from weft.plan.looks import Consumers, looked_from
+from weft.plan.places import BoxPlace, PairPlace, axes_left, box_of, constants, ints_of, layer_of, pairs_of, queries_of
 
 INSIDE = ("scores", "pattern")
+BEFORE_Z = ("q", "k", "v", "q_rot", "k_rot", *INSIDE, "z")
 IN_LAYER = ("q", "k", "v", "z", "head_out", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out")
 PLANNED = frozenset({"embed", "resid_post", "final_norm", "logits", "q_rot", "k_rot", *INSIDE, *IN_LAYER})
 """Standard sites that the engine reads and writes."""
@@ -25,7 +27,9 @@ class Fork:
     """One run. Positions count from each row's own start; `first` is a row's length where it has no edit.
 
     `layer` is the first layer that has to be computed again (the number of layers, if none); `last` the last layer that
-    anyone reads of (-1: not even the first). `level` orders runs whose edits need values of other edited runs.
+    anyone reads of (-1: not even the first), and `half` says that of this one nothing is read that comes after `z`.
+    `level` orders runs whose edits need values of other edited runs. `looked` is the first position that is looked at of
+    any site that the edits may change (empty: perhaps all of them).
     """
 
     run: int
@@ -37,6 +41,12 @@ class Fork:
     last: int
     level: int = 0
     grad: bool = False
+    half: bool = False
+    looked: tuple[int, ...] = ()
+
+    def within(self, at: int) -> bool:
+        """Whether all that is looked at, of sites that the edits may change, is of positions that they may change."""
+        return bool(self.looked) and self.looked[at] >= self.first[at]
 
     @property
     def edited(self) -> bool:
@@ -67,19 +77,26 @@ def place_of_write(
         found, query = box_of(write.view, batch, pos), 1
     else:
         found, query = queries_of(write.view, batch, heads, pos), 2
-    if found is not None or write.view:
-        return found
-    value = nodes[write.value.node]
-    if isinstance(value, Op) and value.name == "index_put" and value.args[0] == write.prev:
-        indices = constants(nodes, value.args[1])
-        return pairs_of((indices[0], *indices[query : query + 1]), batch, pos)
-    return None
+    if found is None or (len(found.box.rows), len(found.box.positions)) == (batch, pos):
+        return _pairs_put(nodes, write, batch, pos, query) or found
+    return found
 
 
-def constants(nodes: Sequence[Node], refs: tuple[object, ...]) -> tuple[ConstantData | None, ...]:
-    """The data of constant operands (None for the others)."""
-    found = [nodes[ref.node] if isinstance(ref, Ref) else None for ref in refs]
-    return tuple(node.data if isinstance(node, Const) else None for node in found)
+def _pairs_put(nodes: Sequence[Node], write: Write, batch: int, pos: int, query: int) -> PairPlace | None:
+    """The places of `x[rows, positions] = v` where x is the site, or what is left of it when other axes are selected."""
+    value, axes = nodes[write.value.node], axes_left(write.view, (0, query))
+    if not isinstance(value, Op) or value.name != "index_put" or axes is None:
+        return None
+    seen: object = value.args[0]
+    for step in reversed(write.view):
+        node = nodes[seen.node] if isinstance(seen, Ref) else None
+        if not isinstance(node, Op) or (node.name, node.args[1:]) != step:
+            return None
+        seen = node.args[0]
+    if seen != write.prev:
+        return None
+    indices = constants(nodes, value.args[1])
+    return pairs_of(tuple(indices[at] if at < len(indices) else None for at in axes), batch, pos)
 
 
 def first_positions(
@@ -129,13 +146,17 @@ def asked(nodes: Sequence[Node], runs: Sequence[int], uses: Gradients, card: Car
             read = nodes[root[index]]
             if isinstance(read, Read) and read.run in writes and index in needed:
                 writes[read.run].append(index)
+    consumers: dict[int, list[int]] = {}
+    for index in needed:
+        for ref in operands(nodes[index]):
+            consumers.setdefault(ref.node, []).append(index)
     left = {run: reason for run in runs if (reason := _unfit(nodes, run, reads[run], card))}
     if twice:
         left.update(dict.fromkeys(graded, "a gradient of a gradient goes through it"))
     levels = _levels(nodes, runs, {run: bool(writes[run]) or run in graded for run in runs}, writes, left)
     targets = {run: [index for index in reads[run] if Ref(index) in uses.targets] for run in runs}
     forks = [
-        _fork(nodes, run, reads[run], [*writes[run], *targets[run]], root, levels[run], card, run in graded)
+        _fork(nodes, run, reads[run], [*writes[run], *targets[run]], consumers, levels[run], card, run in graded)
         for run in runs
         if run not in left
     ]
@@ -224,7 +245,7 @@ def _fork(
     run: int,
     reads: list[int],
     changed: list[int],
-    root: dict[int, int],
+    consumers: Consumers,
     level: int,
     card: Card,
     grad: bool,
@@ -245,8 +266,29 @@ def _fork(
         found = first_positions(nodes, write, starts, pos, heads) if isinstance(write, Write) else (0,) * len(tokens)
         first = [min(pair) for pair in zip(first, found, strict=True)]
         layer = min(layer, _first_layer(site, card))
-    last = max((_last_layer(_site(nodes, index), card) for index in reads), default=-1)
-    return Fork(run, tokens, starts, pos, tuple(first), layer, last, level, grad)
+    sites = {index: _site(nodes, index) for index in reads}
+    last = max((_last_layer(site, card) for site in sites.values()), default=-1)
+    half = last >= 0 and all(_before_z(site, card) for site in sites.values() if layer_of(card, site) >= last)
+    after = [index for index, site in sites.items() if layer_of(card, site) >= layer - 1]
+    looked = _looked(nodes, consumers, [(index, sites[index]) for index in after], starts, pos)
+    return Fork(run, tokens, starts, pos, tuple(first), layer, last, level, grad, half, looked)
+
+
+def _before_z(site: Site, card: Card) -> bool:
+    return site.name in BEFORE_Z and layer_of(card, site) < card.sizes["n_layers"]
+
+
+def _looked(
+    nodes: Sequence[Node], consumers: Consumers, reads: list[tuple[int, Site]], starts: tuple[int, ...], pos: int
+) -> tuple[int, ...]:
+    """The first position looked at in each row, from its own start, of all these reads; () where it is not known."""
+    if any(site.name in INSIDE or site.path for _, site in reads):
+        return ()
+    found = [pos] * len(starts)
+    for index, _ in reads:
+        least = looked_from(nodes, consumers, index, len(starts), pos)
+        found = [min(pair) for pair in zip(found, least, strict=True)]
+    return tuple(max(0, least - start) for least, start in zip(found, starts, strict=True))
 
 
 def _tokens(
@@ -273,4 +315,4 @@ def _last_layer(site: Site, card: Card) -> int:
     return min(layer_of(card, site), card.sizes["n_layers"] - 1)
 
 
-__all__ = ["Asked", "Fork", "asked", "constants", "first_positions", "place_of_write"]
+__all__ = ["Asked", "Fork", "asked", "first_positions", "place_of_write"]

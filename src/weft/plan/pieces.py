@@ -26,7 +26,7 @@ class Piece(NamedTuple):
     """Tokens from `first` on of `row`, computed in the layers from `layer` to `last`.
 
     `layer` is `last + 1` where nothing is computed, and only what enters there is looked at. `run` is the run it is for
-    (None: a base), `at` which of that run's rows.
+    (None: a base), `at` which of that run's rows. With `half`, nothing of the last layer is needed that comes after `z`.
     """
 
     row: Row
@@ -36,6 +36,12 @@ class Piece(NamedTuple):
     before: int | None = None
     run: int | None = None
     at: int = 0
+    half: bool = False
+
+    @property
+    def depth(self) -> tuple[int, bool]:
+        """How far up it is computed: pieces compare by it."""
+        return self.last, not self.half
 
     @property
     def length(self) -> int:
@@ -128,23 +134,29 @@ def _check_piece(plan: Plan, number: int, piece: Piece, made: Mapping[int, int])
 
 
 def _late(plan: Plan, base: int, piece: Piece, time: int, made: Mapping[int, int]) -> bool:
-    return plan.pieces[base].last < piece.layer - 1 or made[base] >= time
+    return plan.pieces[base].depth < (piece.layer - 1, True) or made[base] >= time
 
 
 def _check_fork(plan: Plan, fork: Fork, made: Mapping[int, int]) -> list[int]:
     """The times of a run's pass (none, or one), after checking that all of its rows are covered."""
     own = {plan.pieces[number].at: plan.pieces[number] for number in plan.of_run[fork.run]}
-    last = min(fork.last, plan.layers - 1)
+    depth, matters = (fork.last, not fork.half), fork.matters(plan.layers)
     for at, row in enumerate(fork.tokens):
         piece = own.get(at)
-        if piece is None:
+        changed = matters and fork.own(at)
+        if piece is None or (changed and not fork.within(at) and row in plan.bases):
             base = plan.bases.get(row)
-            changed = fork.own(at) and fork.matters(plan.layers)
-            if changed or base is None or any(plan.pieces[each].last < last for each in plan.chain(base)):
-                raise _wrong(f"row {at} of run %{fork.run} is computed by nobody up to layer {last}")
-        elif piece.row != row or piece.last < last or piece.first > fork.first[at]:
+            if (
+                (changed and piece is None)
+                or base is None
+                or any(plan.pieces[n].depth < depth for n in plan.chain(base))
+            ):
+                raise _wrong(f"row {at} of run %{fork.run} is computed by nobody up to layer {fork.last}")
+        if piece is None:
+            continue
+        if piece.row != row or piece.depth < depth or piece.first > fork.first[at]:
             raise _wrong(f"row {at} of run %{fork.run} is not what was asked for")
-        elif piece.layer > fork.layer:
+        if piece.layer > fork.layer:
             raise _wrong(f"row {at} of run %{fork.run} is edited before layer {piece.layer}, where it begins")
     times = sorted({made[number] for number in plan.of_run[fork.run]})
     if len(times) > 1 or len(own) != len(plan.of_run[fork.run]):

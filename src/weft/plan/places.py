@@ -11,11 +11,12 @@ site, which is always right.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from weft.ir.card import Card
-from weft.ir.nodes import ConstantData, Site, ViewStep
+from weft.ir.nodes import Const, ConstantData, Node, Ref, Site, ViewStep
 
 
 class Box(NamedTuple):
@@ -83,6 +84,18 @@ def queries_of(view: tuple[ViewStep, ...], batch: int, heads: int, pos: int) -> 
     return BoxPlace(box, view[found.used :]) if found.used else None
 
 
+def axes_left(view: tuple[ViewStep, ...], wanted: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Where the `wanted` axes are after views that select along others; None where they are touched, or it is not plain."""
+    left = list(range(8))
+    for step in view:
+        found = _selected(step)
+        if found is None or left[found[0]] in wanted:
+            return None
+        if isinstance(found[1], int):
+            del left[found[0]]
+    return tuple(left.index(axis) for axis in wanted)
+
+
 def _selected(step: ViewStep) -> tuple[int, int | slice] | None:
     """The axis and what is taken of it, of a select or slice on a non-negative axis."""
     name, args = step
@@ -127,3 +140,9 @@ def layer_of(card: Card, site: Site) -> int:
         return -1
     ends = [card.by_site[Site("resid_post", layer)][0] for layer in range(card.sizes["n_layers"])]
     return bisect_left(ends, order)
+
+
+def constants(nodes: Sequence[Node], refs: tuple[object, ...]) -> tuple[ConstantData | None, ...]:
+    """The data of constant operands (None for the others)."""
+    found = [nodes[ref.node] if isinstance(ref, Ref) else None for ref in refs]
+    return tuple(node.data if isinstance(node, Const) else None for node in found)

@@ -87,8 +87,9 @@ def _alone(forks: Sequence[Fork], layers: int, pieces: dict[int, Piece], of: dic
     least: dict[Row, int] = {}
     read: set[Row] = {pieces[piece.before].row for piece in pieces.values() if piece.before is not None}
     for fork in forks:
+        matters = fork.matters(layers)
         for at, row in enumerate(fork.tokens):
-            if not fork.own(at) or not fork.matters(layers):
+            if not (matters and fork.own(at)):
                 read.add(row)
                 continue
             users[row] += 1

@@ -11,7 +11,7 @@ from weft.plan.pieces import Piece, Plan
 
 SAVED_BY = {
     "share": "equal states once",
-    "prune": "nothing above the last layer that is read",
+    "prune": "nothing above the last site that is read",
     "suffix": "from each row's first edited position on",
 }
 
@@ -28,6 +28,7 @@ def render(plan: Plan) -> str:
 def _piece(plan: Plan, number: int, piece: Piece) -> str:
     whose = "base" if piece.run is None else f"%{piece.run} row {piece.at}"
     layers = f"layers {piece.layer}–{piece.last}" if piece.layer <= piece.last else f"enters layer {piece.layer}"
+    layers += " up to z" if piece.half else ""
     after = "" if piece.before is None else f"  after #{piece.before}"
     tokens = " ".join(map(str, piece.row[piece.first :]))
     return f"#{number} {whose}  positions {piece.first}–{len(piece.row) - 1}  {layers}  tokens {tokens}{after}"
