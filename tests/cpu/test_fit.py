@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import fit_plain
 import pytest
 import torch
@@ -10,7 +12,9 @@ from fit_models import largest_angle, pairs, planted_plane
 from tests.tiny import tiny_gpt2, tiny_llama
 
 import weft
+from weft.errors import ExecutionError, GradientError, ProgramError, ShapeError, SiteError
 from weft.planted.words import VOCABULARY, word_tokenizer
+from weft.trace.fitdata import order
 
 PLANS = ("auto", "reference")
 
@@ -151,3 +155,130 @@ def test_prompts_of_different_lengths_are_the_same_as_alone() -> None:
         gradient += g.value / len(words)
     assert torch.allclose(vector, -gradient, atol=1e-6)
     assert fit.steps == 1
+
+
+def moved(vector: torch.Tensor, layer: int = 0):
+    """A vector added at the last position, and one logit."""
+
+    def loss(s, batch):
+        run = s.run(batch)
+        run.resid_post[layer][:, -1] += vector
+        return run.logits[:, -1, 3].mean()
+
+    return loss
+
+
+TOKENS = torch.ones(4, 3, dtype=torch.long)
+
+
+def test_a_parameter_that_the_loss_does_not_reach_is_named() -> None:
+    vector, other = torch.zeros(12), torch.zeros(5)
+    with pytest.raises(GradientError, match="does not depend on other"):
+        weft.load(tiny_gpt2(1)).fit(moved(vector), {"v": vector, "other": other}, TOKENS, steps=2, lr=0.1)
+    behind = lambda s, batch: moved(vector.detach())(s, batch)  # noqa: E731
+    with pytest.raises(GradientError, match="does not depend on"):
+        weft.load(tiny_gpt2(1)).fit(behind, vector, TOKENS, steps=2, lr=0.1)
+
+
+def test_a_batch_of_another_shape_is_named() -> None:
+    vector = torch.zeros(12)
+    batches = [TOKENS, TOKENS, torch.ones(4, 2, dtype=torch.long)]
+    with pytest.raises(ShapeError, match=r"batch 2 is of another shape.*int64\[4, 2\], not int64\[4, 3\]"):
+        weft.load(tiny_gpt2(1)).fit(moved(vector), vector, batches, steps=3, lr=0.1)
+    with pytest.raises(ShapeError, match="tokens has 4, answers has 3"):
+        data = {"tokens": TOKENS, "answers": torch.zeros(3)}
+        weft.load(tiny_gpt2(1)).fit(moved(vector), vector, data, steps=3, lr=0.1)
+
+
+def test_batches_one_by_one_are_the_same_as_their_rows() -> None:
+    tokens = torch.arange(36).reshape(12, 3) % 17
+    found = []
+    for data, given in (([tokens[:4], tokens[4:8], tokens[8:]], {}), (tokens, {"batch_size": 4})):
+        vector = torch.zeros(12)
+        weft.load(tiny_gpt2(1)).fit(moved(vector), vector, data, steps=3, lr=0.1, **given)
+        found.append(vector)
+    assert torch.equal(*found)
+    assert torch.equal(order(5, 3, 2, False, 0), torch.tensor([[0, 1], [2, 3], [4, 0]]))
+
+
+def test_every_epoch_has_every_row() -> None:
+    drawn = order(6, 9, 4, True, 7)
+    assert drawn.shape == (9, 4)
+    assert all(sorted(lap.tolist()) == list(range(6)) for lap in drawn.reshape(6, 6))
+    assert not torch.equal(drawn.reshape(6, 6)[0], drawn.reshape(6, 6)[1])
+    assert torch.equal(drawn, order(6, 9, 4, True, 7))
+
+
+def test_a_loss_that_is_no_number_keeps_what_was_learned() -> None:
+    vector = torch.zeros(12)
+
+    def loss(s, batch):
+        return (1.05 + vector.mean()).sqrt() + 0 * moved(vector)(s, batch)
+
+    with pytest.raises(ExecutionError, match=r"nan at step \d+.*is kept") as caught:
+        weft.load(tiny_gpt2(1)).fit(loss, vector, TOKENS, steps=50, lr=0.1)
+    fit = caught.value.fit
+    assert len(fit.loss) == fit.steps > 5
+    assert torch.equal(fit.params["param"], vector)
+    assert float(vector.mean()) < -0.9
+
+
+def test_ctrl_c_ends_a_loop_after_a_step_and_keeps_what_was_learned(tmp_path) -> None:
+    vector, model = torch.zeros(12), weft.load(tiny_gpt2(1))
+
+    def interrupt(row):
+        if row["step"] == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.warns(UserWarning, match="after 7 of 50 steps"):
+        fit = model.fit(
+            moved(vector), vector, TOKENS, steps=50, lr=0.1, on_metrics=interrupt, checkpoint=tmp_path / "c"
+        )
+    seven = torch.zeros(12)
+    model.fit(moved(seven), seven, TOKENS, steps=7, lr=0.1)
+    assert fit.steps == 7
+    assert torch.equal(vector, seven)
+    assert weft.replay(tmp_path / "c", model).agrees()
+
+
+def test_early_stopping_and_what_is_recorded() -> None:
+    x = torch.zeros(3)
+    model = weft.load(tiny_gpt2(1))
+    fit = model.fit(bowl(x), x, steps=400, lr=0.1, below=0.5, every=10)
+    assert "ended early" in fit.stopped
+    assert fit.steps < 400
+    assert fit.history[:-1, 0].tolist() == list(range(0, fit.steps - 1, 10))[: len(fit.history) - 1]
+    assert float(fit.loss[-1]) < 0.5
+    y = torch.tensor([1.0, -2.0, 3.0])
+    assert model.fit(bowl(y), y, steps=400, lr=0.0, patience=5).steps == 6
+
+
+def test_options_that_do_not_exist_are_refused() -> None:
+    x, model = torch.zeros(3), weft.load(tiny_gpt2(1))
+    with pytest.raises(ProgramError, match="adam has no option 'momentum'"):
+        model.fit(bowl(x), x, steps=2, lr=0.1, momentum=0.9)
+    with pytest.raises(ProgramError, match="schedule must be one of"):
+        model.fit(bowl(x), x, steps=2, lr=0.1, schedule="stairs")
+    with pytest.raises(ProgramError, match="one of sgd, adam, adamw"):
+        model.fit(bowl(x), x, steps=2, lr=0.1, optimizer="lion")
+
+
+def test_parameters_are_changed_by_the_optimiser_alone() -> None:
+    x, model = torch.zeros(3), weft.load(tiny_gpt2(1))
+
+    def changing(s, batch):
+        x.add_(1.0)
+        return x.sum()
+
+    with pytest.raises(SiteError, match="changed by the optimiser alone"):
+        model.fit(changing, x, steps=2, lr=0.1)
+    assert x.tolist() == [0, 0, 0]
+
+
+def test_a_metric_is_recorded_and_told() -> None:
+    x, told = torch.zeros(3), []
+    model = weft.load(tiny_gpt2(1))
+    fit = model.fit(lambda s, b: (bowl(x)(s, b), {"size": x.norm()}), x, steps=4, lr=0.1, on_metrics=told.append)
+    assert fit.metrics["size"][0] == 0
+    assert [row["size"] for row in told] == fit.metrics["size"].tolist()
+    assert torch.allclose(fit.metrics["size"][1], torch.tensor(0.1 * 3**0.5, dtype=torch.float64))

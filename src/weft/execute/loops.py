@@ -100,7 +100,7 @@ class Training:
         self.last: tuple[float, ...] | None = self.rows[-1] if self.rows else None
         self.tables = [self._constant(ref) for ref in self.loop.tables]
         self.order = self._constant(self.loop.order[0]) if self.loop.order else None
-        self.steps = Steps(loaded, self.loop, plan)
+        self.steps = Steps(loaded, self.loop, plan, self._recurs())
         self.project = Projection(loaded, self.loop)
         self.seconds = 0.0
 
@@ -172,7 +172,19 @@ class Training:
         rows = self.order[number % self.order.shape[0]]
         return Given(tuple(rows.tolist()), [table[rows] for table in self.tables])
 
+    def _recurs(self) -> bool:
+        """Whether some batch comes more than once."""
+        if self.order is None:
+            return True
+        left = self.loop.steps - self.done
+        if left > len(self.order):
+            return True
+        used = self.order[torch.arange(self.done, self.loop.steps) % len(self.order)]
+        return len(torch.unique(used, dim=0)) < left
+
     def _failed(self, error: WeftError) -> WeftError:
+        if self.done == self.loop.start:
+            return error
         kept = f"{error.message} (what was learned in {self.done} of {self.loop.steps} steps is kept)"
         return type(error)(kept, where=error.where, **{**error.details, "node": self.index, "step": self.done})
 

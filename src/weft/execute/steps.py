@@ -1,6 +1,6 @@
 """A step of a loop: the loss, the metrics and the gradients, by the reference's passes.
 
-What does not depend on the carried values is computed once for a batch that comes again, and a pass that training
+Where batches come again, what does not depend on the carried values is computed once for each, and a pass that training
 changes begins at the first layer that it changes (`split`). That this gives the same numbers is not taken on trust: the
 first step is made whole as well, as the reference would, and if loss or gradients differ every step is made whole.
 """
@@ -52,8 +52,8 @@ class Known(NamedTuple):
 class Steps:
     """The steps of one loop on one model."""
 
-    def __init__(self, loaded: Any, loop: Loop, plan: str) -> None:
-        self.loaded, self.loop = loaded, loop
+    def __init__(self, loaded: Any, loop: Loop, plan: str, recurs: bool) -> None:
+        self.loaded, self.loop, self.recurs = loaded, loop, recurs
         self.whole = Experiment(_with_gradients(loop))
         self.slots = [(index, node) for index, node in enumerate(loop.body) if isinstance(node, Slot)]
         self.constants: dict[int, torch.Tensor] = {}
@@ -71,6 +71,8 @@ class Steps:
         """The numbers of one step."""
         if self.split is None:
             return self._whole(given, values)
+        if not self.recurs:
+            return self._lean(given, values)
         if not self.proven:
             return self._prove(given, values)
         return self._short(self.split, given, values)
@@ -95,6 +97,15 @@ class Steps:
     def _whole(self, given: Given, values: list[torch.Tensor]) -> Numbers:
         interpreter = self._interpreter(self.whole, self.whole_uses, given, values)
         _advance(interpreter, self.whole_uses)
+        self.edits = interpreter._edits()
+        return self._numbers(interpreter)
+
+    def _lean(self, given: Given, values: list[torch.Tensor]) -> Numbers:
+        """A step of which nothing can be used again: no more of the model than is read, and that once."""
+        uses = self._uses(self.whole)
+        interpreter = self._interpreter(self.whole, uses, given, values)
+        interpreter.lean = True
+        _advance(interpreter, uses)
         self.edits = interpreter._edits()
         return self._numbers(interpreter)
 

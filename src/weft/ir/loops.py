@@ -133,6 +133,12 @@ def check_options(loop: Loop) -> None:
         raise ProgramError(f"lr must be one number, or one for each of the {len(loop.carried)} carried values")
     if given.get("nesterov") and (not given.get("momentum") or given.get("dampening")):
         raise ProgramError("nesterov needs a momentum, and no dampening")
+    if ("gamma" in given) != (given.get("schedule") == "exponential"):
+        raise ProgramError(
+            "gamma is what the schedule exponential multiplies by at each step: it needs both or neither"
+        )
+    if "min_delta" in given and "patience" not in given:
+        raise ProgramError("min_delta says what counts as better to patience; give patience too")
     if loop.steps < 1 or not 0 <= loop.start < loop.steps:
         raise ProgramError(f"a loop from step {loop.start} to {loop.steps} has no step; steps begin below their end")
 

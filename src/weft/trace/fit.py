@@ -157,7 +157,7 @@ def _body(
 
     results, names = session.trace(write)
     nodes = session.close()
-    reached = session.graph.ancestors([results[0]])
+    reached = session.graph.ancestors([results[0]], session.graph.stops)
     for name, slot in zip(learned, session.carried, strict=True):
         assert slot._st.ref is not None
         if slot._st.ref.node not in reached:

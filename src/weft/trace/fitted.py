@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from weft.errors import FormatError, JobCancelledError, NotFoundError, ProgramError, WeftError
+from weft.errors import ExecutionError, FormatError, JobCancelledError, NotFoundError, ProgramError, WeftError
 from weft.ir.nodes import Experiment, Loop, Save
 from weft.ir.outcome import Outcome
 from weft.trace.location import where
@@ -143,18 +143,33 @@ class Watcher:
         if self.path is not None and self.fetch is not None and row[0] >= self.next:
             self.next = row[0] + self.apart
             with contextlib.suppress(NotFoundError):  # the server has written none yet
-                self._write(self.fetch())
+                self._now_and_then(self.fetch())
         if self.told is not None:
             self.told({"step": row[0], **dict(zip(self.names, row[1:], strict=True))})
 
     def step(self, done: int, partial: Callable[[], tuple[Experiment, Outcome]]) -> None:
         if self.path is not None and self.record is not None and done % self.apart == 0:
-            self._write(self.record(*partial()))
+            self._now_and_then(self.record(*partial()))
 
     def finish(self, fit: Fit) -> None:
-        """The last checkpoint, with everything."""
-        if self.path is not None and fit.steps:
+        """The last checkpoint, with everything; ExecutionError, with the fit, where it cannot be written."""
+        if self.path is None or not fit.steps:
+            return
+        try:
             self._write(fit.record)
+        except OSError as error:
+            failed = ExecutionError(
+                f"the checkpoint {self.path} cannot be written ({error}); your tensors hold what was learned"
+            )
+            failed.fit = fit  # type: ignore[attr-defined]
+            raise failed from None
+
+    def _now_and_then(self, record: Any) -> None:
+        """A checkpoint on the way, whose loss is no reason to lose the training too."""
+        try:
+            self._write(record)
+        except OSError as error:
+            warnings.warn(f"the checkpoint {self.path} cannot be written ({error}); training goes on", stacklevel=2)
 
     def _write(self, record: Any) -> None:
         assert self.path is not None

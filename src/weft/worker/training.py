@@ -9,6 +9,7 @@ goes on from it.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -74,6 +75,9 @@ class Writing:
             return
         began = time.monotonic()
         beside = self.path.with_name(self.path.name + ".new")
-        write_record(self.record(partial()), beside)
-        os.replace(beside, self.path)
+        try:
+            write_record(self.record(partial()), beside)
+            os.replace(beside, self.path)
+        except OSError as error:  # a full disk costs what a worker's death would lose, not the training
+            print(f"weft.worker: what is learned so far cannot be written: {error}", file=sys.stderr)
         self.next = time.monotonic() + max(WRITE_EVERY, 10 * (time.monotonic() - began))
