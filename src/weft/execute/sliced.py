@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from weft.errors import ExecutionError, WeftError
+from weft.errors import ExecutionError, LimitError, WeftError
 from weft.execute.allocator import return_at_once, sweep_up
 from weft.ir.check import check
 from weft.ir.constant import digest_of
@@ -85,7 +85,11 @@ def run(loaded: Any, experiment: Experiment, whole: Whole, memory: int | None, p
         return whole(experiment, Limits(), tell, set())
     limits = within(budget, loaded.card)
     if _rows.get() is None and (budget is None or at_most(experiment, loaded.card) <= budget):
-        return whole(experiment, limits, tell, set())
+        try:
+            return whole(experiment, limits, tell, set())
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
     return Slicing(loaded, experiment, whole, budget or 0, limits, tell).run()
 
 
@@ -140,7 +144,14 @@ class Slicing:
         """The values that a program saves, by name; progress goes from `low` to `high`."""
         found = self._by_rows(program.experiment)
         if found is None:
-            return self._run(program, low, high)
+            try:
+                return self._run(program, low, high)
+            except Exception as error:
+                if not _out_of_memory(error):
+                    raise
+                found = self._by_rows(program.experiment, smaller=True)
+                if found is None:
+                    raise self._too_large("this experiment, whose rows cannot be kept apart,") from error
         saves = {node.name: node.value for node in program.experiment.nodes if isinstance(node, Save)}
         middle = low + 0.8 * (high - low)
         if found.values.early:
@@ -161,8 +172,14 @@ class Slicing:
         found = part(program.experiment, self.order_of, wanted, known)
         return Part(found.experiment, tuple(program.origin[index] for index in found.origin))
 
-    def _by_rows(self, experiment: Experiment) -> Found | None:
-        """What of a program goes by rows, if it has to be cut and can be."""
+    def _too_large(self, what: str) -> LimitError:
+        return LimitError(
+            f"{what} takes more memory than there is; it was planned for {self.budget / 1e6:,.0f} MB above the model. "
+            "Use shorter prompts or fewer rows, or read and save less at a time"
+        )
+
+    def _by_rows(self, experiment: Experiment, smaller: bool = False) -> Found | None:
+        """What of a program goes by rows, if it has to be cut (into `smaller` parts than it fits, if so) and can be."""
         nodes = experiment.nodes
         checked = check(experiment, self.loaded.card, UNLIMITED)
         sizes: Counter[int] = Counter()
@@ -179,6 +196,7 @@ class Slicing:
             )  # fmt: skip
             forced = _rows.get()  # in tests
             rows = bytes_of.rows(batch, self.budget) if forced is None else min(forced, batch)
+            rows = min(rows, -(-batch // 2)) if smaller else rows
             return Found(found, rows, bytes_of.total(batch)) if rows < batch else None
         if sizes:
             grads = any(isinstance(node, Grad) for node in nodes)
@@ -199,8 +217,10 @@ class Slicing:
             try:
                 values = self._run(piece, low + share * first, low + share * last)
             except Exception as error:
-                if not _out_of_memory(error) or rows == 1:
+                if not _out_of_memory(error):
                     raise
+                if rows == 1:
+                    raise self._too_large("one row of this experiment") from error
                 rows = -(-rows // 2)  # and go on with the rows that are left
                 continue
             finally:

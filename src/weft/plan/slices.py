@@ -420,10 +420,17 @@ class _Slicer(_Writer):
         found, nodes = self.found, self.old.nodes
         wanted = ordered(found.needs, [ref.node for ref in found.frontier])
         for index in sorted(index for index in wanted if index < len(nodes)):
-            self.at[index] = self.add(self._sliced(index, nodes[index]), index).node
+            if not isinstance(nodes[index], Const | Param):
+                self.at[index] = self.add(self._sliced(index, nodes[index]), index).node
         for ref in found.frontier:
             self.add(Save(name_of(ref), self.ref(ref)), ref.node)
         return self.part()
+
+    def ref(self, ref: Ref) -> Ref:
+        node = self.old.nodes[ref.node]
+        if ref.node not in self.at and isinstance(node, Const | Param):  # only where it is wanted uncut
+            self.at[ref.node] = self.add(node, ref.node).node
+        return super().ref(ref)
 
     def _sliced(self, index: int, node: Node) -> Node:
         if self.found.state[index] == FIXED or isinstance(node, Read | Apply):
