@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests.tiny import KINDS, tiny
 
+import weft
 from weft.errors import SiteError
 from weft.ir.nodes import Site
 from weft.models import load, tapped
@@ -75,3 +76,14 @@ def test_a_site_that_parallel_blocks_have_not_is_refused_with_the_reason():
 def test_hooks_of_other_tools_that_are_a_neighbour_here_are_refused(hook):
     with pytest.raises(SiteError, match="there it is taken before the norm"):
         resolve(hook, None, load(tiny("gemma3")).card)
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "gpt_oss"])
+def test_steps_beyond_a_window_have_patterns_over_all_keys(kind):
+    """Layer 0 sees 4 positions, layer 2 all; the keys before the window are there, and get nothing."""
+    with weft.load(tiny(kind, seed=3)).session(plan="reference") as s:
+        run = s.generate([[3, 1, 4, 1, 5, 9, 2]], max_new_tokens=3)
+        near, far = run.step(2).pattern[0].save(), run.step(2).pattern[2].save()
+    assert near.value.shape == far.value.shape == (1, 4, 1, 9)
+    assert bool((near.value[..., :5] == 0).all()) and bool((near.value[..., 5:] > 0).all())
+    assert bool((far.value > 0).all())

@@ -279,7 +279,9 @@ class Pass:
         if not self.shared.generates:
             return self.group.inputs
         if self.cache is None:
-            self.cache = DynamicCache(config=self.owner.loaded.module.config)
+            # Told the configuration, a cache drops keys that are beyond a window, and patterns would be cut short.
+            loaded = self.owner.loaded
+            self.cache = DynamicCache() if loaded.family else DynamicCache(config=loaded.module.config)
         return self.group.inputs if self.step == 0 else {"tokens": self.tokens[-1][:, None]}
 
     def _taps(self, graph: bool) -> dict[Site, Callable[[torch.Tensor], torch.Tensor | None]]:
