@@ -6,6 +6,8 @@ column for all; a shorter row begins later.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -25,6 +27,7 @@ class Keys:
         self.places = source.clamp(min=0).reshape(-1)
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
+        self.masks: dict[tuple[Any, ...], torch.Tensor] = {}
         begins = (source < 0).sum(-1)
         self.begins = begins if bool(begins.any()) else None  # each row's first column; None: all begin with the first
 
@@ -77,12 +80,15 @@ class Keys:
         windowed = how.rule is not None and not how.rule.causal
         if self.begins is None and not windowed:
             return None
-        places = self._positions(device)
-        seen = places >= 0
-        if windowed:
-            assert how.rule is not None
-            seen = seen & how.rule.visible(places[:, -1:], places)
-        return seen[:, None, None]
+        now = (self.filled, self.rows, how.rule.function if windowed and how.rule else None)
+        if now not in self.masks:  # layers of one kind share it
+            self.masks = {key: mask for key, mask in self.masks.items() if key[:2] == now[:2]}
+            places = self._positions(device)
+            seen = places >= 0
+            if windowed and how.rule is not None:
+                seen = seen & how.rule.visible(places[:, -1:], places)
+            self.masks[now] = seen[:, None, None]
+        return self.masks[now]
 
     def _weights(self, grouped: torch.Tensor, keys: torch.Tensor, seen: torch.Tensor | None, how: How) -> torch.Tensor:
         """The pattern in plain steps, [n, K, G, C]."""
