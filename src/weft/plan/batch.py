@@ -18,14 +18,14 @@ def batch(plan: Plan, most_tokens: int) -> Plan:
     by_depth: dict[int, list[list[int]]] = defaultdict(list)
     for number in bases:
         by_depth[len(plan.chain(number))].append([number])
-    by_level: dict[tuple[int, bool], list[list[int]]] = defaultdict(list)
+    by_level: dict[tuple[int, bool, bool], list[list[int]]] = defaultdict(list)
     for fork in plan.forks:
-        if plan.of_run[fork.run]:
-            by_level[fork.level, fork.grad].append(plan.of_run[fork.run])
+        if plan.of_run[fork.run]:  # edits may need values of unedited runs of their level, which then come first
+            by_level[fork.level, fork.edited, fork.grad].append(plan.of_run[fork.run])
     passes: list[tuple[int, ...]] = []
     for _, wholes in sorted(by_depth.items()):
         passes.extend(_fill(plan, wholes, most_tokens))
-    for (_, grad), wholes in sorted(by_level.items()):
+    for (_, _, grad), wholes in sorted(by_level.items()):
         passes.extend(_fill(plan, wholes, most_tokens // GRAPHS if grad else most_tokens))
     return replace(plan, passes=tuple(passes))
 
