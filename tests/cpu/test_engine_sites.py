@@ -231,3 +231,31 @@ def test_a_module_after_the_layers_goes_to_the_reference_and_says_so() -> None:
         b.module("transformer.ln_f").output[:, -1] *= 2.0
         all_logits([a, b])
     assert any("comes after the layers" in note for note in s.outcome.notes)
+
+
+def test_one_head_at_a_place_in_each_row_is_recomputed_from_there_on() -> None:
+    """`x[rows, positions, head]` is recorded as an index into one head's part of the site."""
+
+    def use(s: Any) -> None:
+        a = s.run(ROWS)
+        b, c = a.fork(), a.fork()
+        b.z[1][b.rows, b.at(-1), 1] = 0.5
+        c.pattern[1][c.rows, 1, c.at(-2)] = 0.1
+        all_logits([a, b, c])
+
+    hold(MODELS[0], use)
+    _, outcome = results(MODELS[0], use, "auto")
+    assert outcome.work["layer_tokens_done"] == 3 * (5 + 3) + 2 * 2 * 1 + 2 * 2 * 2
+
+
+def test_an_unedited_run_comes_before_the_edits_that_need_it() -> None:
+    """Also where rows have nothing in common that is worth sharing, so that each run is by itself."""
+
+    def use(s: Any) -> None:
+        a = s.run(["w04 w14 w03 w11"] * 2)
+        b = a.fork()
+        b.scores[2][:] *= 0.6
+        b.mlp_out[0][:, -1] = a.mlp_out[0][:, -1]
+        b.logits[:, -1].save("logits")
+
+    hold(MODELS[0], use)
