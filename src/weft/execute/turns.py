@@ -22,8 +22,11 @@ MOST_BYTES = 1 << 30
 
 def take_turns(owner: Interpreter, left: Mapping[int, str]) -> tuple[tuple[str, ...], Mapping[int, str]]:
     """Run the runs that the engine left, in turns with the generations among them; notes, and what was not decoded."""
+    if not _generating(owner, left):
+        owner.advance(list(left))
+        return (), left
     uses, needed = owner.uses, owner.uses.needed
-    reason = undecoded(owner.loaded, _trusted, reference.run) if _generating(owner, left) else ""
+    reason = undecoded(owner.loaded, _trusted, reference.run)
     program = Program(
         owner.nodes,
         {run: [i for i in uses.reads[run] if i in needed] for run in left},

@@ -170,9 +170,19 @@ def installed(
     inside = {site for site in wanted or () if site.name in INSIDE_ATTENTION}
     with ExitStack() as stack:
         try:
-            for path, each in _hooked(module, found, names).items():
-                handles.append(each.register_forward_pre_hook(hooks.before(path), with_kwargs=True))
-                handles.append(each.register_forward_hook(hooks.after(path), with_kwargs=True))
+            if names is not None and not names:
+                for path in found.before:
+                    handles.append(
+                        module.get_submodule(path).register_forward_pre_hook(hooks.enters(path), with_kwargs=True)
+                    )
+                for path in found.after:
+                    handles.append(
+                        module.get_submodule(path).register_forward_hook(hooks.leaves(path), with_kwargs=True)
+                    )
+            else:
+                for path, each in _hooked(module, found, names).items():
+                    handles.append(each.register_forward_pre_hook(hooks.before(path), with_kwargs=True))
+                    handles.append(each.register_forward_hook(hooks.after(path), with_kwargs=True))
             if inside and family:
                 stack.enter_context(_own_attention(module, family, inside, offer))
             yield stack
@@ -237,6 +247,37 @@ class _Hooks:
             if not own:
                 return output
             given = next(iter(structure.full_names(structure.arguments(args, kwargs)).values()), None)
+            return _through(output, own, given)
+
+        return hook
+
+    # Where no raw module is asked for, calls need not be counted, and a hook looks at the first tensor alone.
+
+    def enters(self, path: str) -> Callable[..., Any]:
+        own = self.found.before[path]
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if threading.get_ident() != self.owner or _LOCAL.unseen:
+                return None
+            if args and isinstance(args[0], torch.Tensor):
+                value = _through(args[0], own, None)
+                return None if value is args[0] else ((value, *args[1:]), kwargs)
+            return structure.split_arguments(_through(structure.arguments(args, kwargs), own, None), len(args))
+
+        return hook
+
+    def leaves(self, path: str) -> Callable[..., Any]:
+        own = self.found.after[path]
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if threading.get_ident() != self.owner or _LOCAL.unseen:
+                return None
+            given = args[0] if args else None
+            if not isinstance(given, torch.Tensor):
+                given = next(iter(structure.full_names(structure.arguments(args, kwargs)).values()), None)
+            if type(output) is tuple and output and isinstance(output[0], torch.Tensor):
+                value = _through(output[0], own, given)
+                return None if value is output[0] else (value, *output[1:])
             return _through(output, own, given)
 
         return hook
