@@ -14,8 +14,13 @@ import torch
 import torch.nn.functional as F
 
 
-def forward(model: Any, ids: torch.Tensor, texts: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    """Logits in float32 of packed rows: `ids` and `texts` [row, place] (see `corpus.Shard`)."""
+def forward(
+    model: Any, ids: torch.Tensor, texts: torch.Tensor, dtype: torch.dtype = torch.bfloat16, at: torch.Tensor | None = None
+) -> torch.Tensor:  # fmt: skip
+    """Logits in float32 of packed rows: `ids` and `texts` [row, place] (see `corpus.Shard`).
+
+    Of the places where `at` [row, place] is true alone, if it is given: [n, token].
+    """
     config, length = model.config, ids.shape[1]
     seen = (texts[:, None, :, None] == texts[:, None, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
     bias = torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
@@ -25,6 +30,7 @@ def forward(model: Any, ids: torch.Tensor, texts: torch.Tensor, dtype: torch.dty
     for layer in model.model.layers:
         stream = stream + _attention(layer, stream, bias, turn, config.num_attention_heads, dtype)
         stream = stream + _mlp(layer, stream, dtype)
+    stream = stream if at is None else stream[at]
     return F.linear(_norm(model.model.norm, stream).to(dtype), embedding.to(dtype)).float()
 
 
