@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.mutants.decoding import DECODING
 from tests.mutants.table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--source", type=Path, default=ROOT / "src", help="the folder that holds weft/")
     given = parser.parse_args()
-    chosen = [each for each in MUTANTS if not given.only or any(part in each.name for part in given.only)]
+    chosen = [each for each in (*MUTANTS, *DECODING) if not given.only or any(part in each.name for part in given.only)]
     whole = baseline(given.source)
     with ThreadPoolExecutor(given.jobs) as pool:
         told = list(pool.map(lambda mutant: report(mutant, given.source, whole), chosen))
