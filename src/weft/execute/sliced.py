@@ -35,6 +35,11 @@ Whole = Callable[[Experiment, Limits, Progress, set[int]], Outcome]
 PLAIN = (Run, Read, Write, Op, Update, Const, Param, Apply, Grad, Save)
 """The kinds of node that may stand in a slice."""
 
+ALWAYS = 64 << 20
+"""Bytes that are taken to be free without looking."""
+UNKNOWN = 1 << 62
+"""A budget where nobody says how much there is."""
+
 _rows: ContextVar[int | None] = ContextVar("rows", default=None)
 
 
@@ -63,6 +68,10 @@ class Held:
         return digest_of(self.type, self.tobytes())
 
 
+SMALL = 1 << 28
+"""Bytes that are there on any machine, without asking."""
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes free for an experiment on a device; None where nobody says."""
     if device.type == "cuda":
@@ -77,20 +86,21 @@ def free_memory(device: torch.device) -> int | None:
 def run(loaded: Any, experiment: Experiment, whole: Whole, memory: int | None, progress: Progress | None) -> Outcome:
     """Run an experiment in `memory` bytes above the model (None: a share of what is free)."""
     tell = progress or (lambda done, text: None)
+    if loaded.card.kind != "decoder" or not all(isinstance(node, PLAIN) for node in experiment.nodes):
+        return whole(experiment, within(None, loaded.card), tell, set())
+    bound = at_most(experiment, loaded.card)
     budget = memory
-    if memory is None:
+    if memory is None and bound > ALWAYS:
         free = free_memory(loaded.device)
         budget = None if free is None else int(SHARE * free)
-    if loaded.card.kind != "decoder" or not all(isinstance(node, PLAIN) for node in experiment.nodes):
-        return whole(experiment, Limits(), tell, set())
     limits = within(budget, loaded.card)
-    if _rows.get() is None and (budget is None or at_most(experiment, loaded.card) <= budget):
+    if _rows.get() is None and (budget is None or bound <= budget):
         try:
             return whole(experiment, limits, tell, set())
         except Exception as error:
             if not _out_of_memory(error):
                 raise
-    return Slicing(loaded, experiment, whole, budget or 0, limits, tell).run()
+    return Slicing(loaded, experiment, whole, budget or UNKNOWN, limits, tell).run()
 
 
 class Found(NamedTuple):
@@ -110,7 +120,7 @@ class Slicing:
         self.loaded, self.experiment, self.whole = loaded, experiment, whole
         self.budget, self.limits, self.progress = budget, limits, progress
         self.work: Counter[str] = Counter()
-        self.notes: dict[str, None] = {}
+        self.notes: list[str] = []
         self.plans: set[str] = set()
         self.runs: set[int] = set()
         self.written: set[int] = set()
@@ -174,9 +184,12 @@ class Slicing:
 
     def _too_large(self, what: str) -> LimitError:
         return LimitError(
-            f"{what} takes more memory than there is; it was planned for {self.budget / 1e6:,.0f} MB above the model. "
-            "Use shorter prompts or fewer rows, or read and save less at a time"
+            f"{what} takes more memory than there is{self._planned()}; use shorter prompts or fewer rows, or read and save "
+            "less at a time"
         )
+
+    def _planned(self) -> str:
+        return "" if self.budget == UNKNOWN else f", planned for {self.budget / 1e6:,.0f} MB above the model"
 
     def _by_rows(self, experiment: Experiment, smaller: bool = False) -> Found | None:
         """What of a program goes by rows, if it has to be cut (into `smaller` parts than it fits, if so) and can be."""
@@ -201,13 +214,13 @@ class Slicing:
         if sizes:
             grads = any(isinstance(node, Grad) for node in nodes)
             why = "a gradient takes all rows" if grads else "what it reads takes all rows"
-            self.notes.setdefault(f"in one piece   {sum(sizes.values()):,} tokens of several rows: {why}")
+            self.notes.append(f"in one piece   {sum(sizes.values()):,} tokens of several rows: {why}")
         return None
 
     def _slices(self, found: Found, program: Part, low: float, high: float) -> dict[Ref, torch.Tensor]:
         """All rows of the frontier's values, made some rows at a time."""
         return_at_once()
-        batch, rows, first = found.values.batch, found.rows, 0
+        batch, rows, first, noted = found.values.batch, found.rows, 0, len(self.notes)
         whole: dict[Ref, torch.Tensor] = {}
         while first < batch:
             last = min(first + rows, batch)
@@ -215,7 +228,7 @@ class Slicing:
             piece = Part(made.experiment, tuple(program.origin[index] for index in made.origin))
             share = (high - low) / batch
             try:
-                values = self._run(piece, low + share * first, low + share * last)
+                values = self._run(piece, low + share * first, low + share * last, noted=first == 0)
             except Exception as error:
                 if not _out_of_memory(error):
                     raise
@@ -236,13 +249,14 @@ class Slicing:
                     whole[ref] = torch.empty(shape, dtype=value.dtype, device=value.device)
                 whole[ref].narrow(lie.dim, first * lie.inner, (last - first) * lie.inner).copy_(value)
             first = last
-        self.notes[
-            f"row slices     {batch} rows, at most {rows} at a time, in {self.budget / 1e6:,.0f} MB above the model "
-            f"(all at once: about {found.nbytes / 1e6:,.0f} MB)"
-        ] = None
+        self.notes.insert(
+            noted,
+            f"row slices     {batch} rows, at most {rows} at a time{self._planned()} (all at once: about "
+            f"{found.nbytes / 1e6:,.0f} MB); the first of them:",
+        )
         return whole
 
-    def _run(self, program: Part, low: float, high: float) -> dict[str, torch.Tensor]:
+    def _run(self, program: Part, low: float, high: float, noted: bool = True) -> dict[str, torch.Tensor]:
         """Run a program all at once; its work, its edits and its errors count as the experiment's own."""
         applied: set[int] = set()
         nodes, origin = program.experiment.nodes, program.origin
@@ -259,8 +273,8 @@ class Slicing:
         self.runs.update(origin[index] for index, node in enumerate(nodes) if isinstance(node, Run))
         self.work.update(outcome.work)
         self.plans.add(outcome.plan)
-        if not self.notes or any(isinstance(node, Run) for node in nodes):
-            self.notes.update(dict.fromkeys(outcome.notes))
+        if noted and any(isinstance(node, Run) for node in nodes):
+            self.notes.extend(outcome.notes)
         return dict(outcome.values)
 
 

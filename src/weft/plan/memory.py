@@ -17,9 +17,10 @@ from dataclasses import dataclass, fields
 from weft.errors import LimitError
 from weft.ir.card import Card
 from weft.ir.check import Checked
-from weft.ir.nodes import Const, Experiment, Op, Param, Read, Run, Save, Site, Write, operands
+from weft.ir.nodes import Const, Experiment, Node, Op, Param, Read, Run, Save, Site, Write, operands
 from weft.ir.optable import spec_of
 from weft.ir.types import DTYPES
+from weft.plan.looks import looked_from
 
 SHARE = 0.5
 """Of the memory that is free, what an experiment may plan for where nobody says."""
@@ -122,19 +123,41 @@ class Estimate:
 
 
 def at_most(experiment: Experiment, card: Card) -> float:
-    """A bound that costs nothing to find: every run with all of its sites and logits at every position."""
-    sizes = card.sizes
+    """A generous guess that costs next to nothing: distinct prompts in all layers, and what is looked at of every read."""
+    sizes, nodes = card.sizes, experiment.nodes
     token = sizes["n_layers"] * (bytes_per_token(card) + 12 * sizes["d_model"] * _itemsize(card))
-    token += COPIES * sizes["d_vocab"] * _itemsize(card)
-    total = 0
-    for node in experiment.nodes:
+    shapes: dict[int, tuple[int, int]] = {}
+    distinct: dict[object, int] = {}
+    for index, node in enumerate(nodes):
         if isinstance(node, Run):
-            tokens = experiment.nodes[node.inputs[0][1].node]
+            constant = nodes[node.inputs[0][1].node]
+            if not isinstance(constant, Const) or len(constant.data.type.shape) != 2:
+                continue
             steps = dict(node.options).get("max_new_tokens")
-            longer = steps if isinstance(steps, int) else 0
-            if isinstance(tokens, Const) and len(tokens.data.type.shape) == 2:
-                total += token * tokens.data.type.shape[0] * (tokens.data.type.shape[1] + longer)
+            batch, pos = constant.data.type.shape
+            shapes[index] = batch, pos
+            distinct[node.inputs] = batch * (pos + (steps if isinstance(steps, int) else 0))
+    consumers: dict[int, list[int]] = {}
+    for index, node in enumerate(nodes):
+        for ref in operands(node):
+            consumers.setdefault(ref.node, []).append(index)
+    total = token * sum(distinct.values()) + bytes_per_token(card) * DEFAULT.tokens
+    for index, node in enumerate(nodes):
+        if isinstance(node, Read) and node.run in shapes and node.site in card.by_site:
+            total += COPIES * _looked_at(nodes, consumers, index, node, shapes[node.run], card)
     return total
+
+
+def _looked_at(
+    nodes: tuple[Node, ...], consumers: dict[int, list[int]], index: int, read: Read, shape: tuple[int, int], card: Card
+) -> float:
+    """Bytes of what is looked at of a site."""
+    batch, pos = shape
+    nbytes = card.by_site[read.site][1].type(batch, pos, pos).nbytes
+    if read.site.name != "logits" or read.step is not None:
+        return nbytes
+    least = looked_from(nodes, consumers, index, batch, pos)
+    return nbytes / (batch * pos) * sum(pos - first for first in least)
 
 
 def estimate(
