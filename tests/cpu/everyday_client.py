@@ -31,9 +31,17 @@ class Noting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
+    def fit(self, experiment: Any, **options: Any) -> Any:
+        self.hashes.append(content_hash(experiment))
+        return self.backend.fit(experiment, **options)
+
     def run(self, experiment: Any, **options: Any) -> Any:
         self.hashes.append(content_hash(experiment))
         return self.backend.run(experiment, **options)
+
+    def begin(self, experiment: Any) -> Any:
+        self.hashes.append(content_hash(experiment))
+        return self.backend.begin(experiment)
 
 
 def example(name: str) -> Any:

@@ -58,6 +58,16 @@ def _constant(value: torch.Tensor) -> Any:
     return lambda _: value
 
 
+def collect_and_probe(p: Plain, e: Any) -> Results:
+    x = [torch.stack([p.resid(layer, text)[0, -1].double() for text in e.PROMPTS]) for layer in range(p.n_layers)]
+    probes, right = [], []
+    for rows in x:
+        one = torch.cat([rows, torch.ones(len(rows), 1).double()], 1)
+        probes.append(torch.linalg.solve(one.T @ one + e.RIDGE * torch.eye(one.shape[1]).double(), one.T @ e.IS_ANIMAL))
+        right.append(((one @ probes[-1]).sign() == e.IS_ANIMAL).double().mean())
+    return {"probes": torch.stack(probes), "right": torch.stack(right)}
+
+
 def logit_lens(p: Plain, e: Any) -> Results:
     rows, leading, last = [], [], []
     for text, answer in zip(e.PROMPTS, e.ANSWERS, strict=True):
@@ -200,6 +210,6 @@ BY_HAND = {
     each.__name__: each
     for each in (
         head_grid, path_patching, logit_lens, steering, sae_splice, function_vector, filter_heads, attention_knockout,
-        gradient_attribution, submit_and_fetch,
+        gradient_attribution, submit_and_fetch, collect_and_probe,
     )
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -368,3 +369,13 @@ def test_what_was_not_collected_is_named(model, tmp_path):
             ask()
     with pytest.raises(NotFoundError, match="prompt 3"):
         found.prompt(3)
+
+
+def test_the_page_on_collecting_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs/collecting.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    space: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/collecting.md", "exec"), space)
+    assert len(blocks) == 3 and float(space["s"].results["distance"]) > 0 and not list(space["model"].kept)

@@ -33,3 +33,15 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     with background([fake(folder)], folder) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server with real models, and its folder: one for all tests that need no server of their own."""
+    from helpers import NAME
+
+    from weft.serve import background
+
+    folder = tmp_path_factory.mktemp("real")
+    with background([NAME, "induction"], folder) as url:
+        yield url, folder

@@ -11,6 +11,9 @@ from weft.ir.nodes import Const, Experiment, Ref, Save
 from weft.ir.types import TensorType
 from weft.serve import ModelSpec
 
+NAME = "planted/induction"
+"""A real model, small and built in."""
+
 
 def fake(folder: Path, name: str = "fake", source: str = "", **options: str) -> ModelSpec:
     """The fake model; `folder` remembers that it has died once."""

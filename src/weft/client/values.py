@@ -93,18 +93,19 @@ class Values:
         with Bar(len(raw) > PART) as bar:
             while True:
                 bar.show("uploading", have / max(len(raw), 1), f"{kind}")
+                before = have
                 query = {"model": self.model, "dtype": kind.dtype, "shape": shape, "offset": have}
                 piece = _pieces(raw[have : have + PART])
                 try:
                     answer = self.http.request("PUT", f"/v1/values/{digest}", params=query, content=piece)
-                    have, failed = int(json_of(answer)["received"]), 0
+                    have = int(json_of(answer)["received"])
                 except RefusedError as error:
                     if "received" not in error.details:
                         raise
-                    have, failed = int(error.details["received"]), failed + 1
+                    have = int(error.details["received"])
                 except UnreachableError:
-                    failed += 1
                     have = self._there(digest, len(raw), failed)
+                failed = 0 if have > before else failed + 1
                 if have >= len(raw):
                     return
                 if failed > TRIES:
@@ -119,7 +120,7 @@ class Values:
         try:
             missing = json_of(self.http.request("POST", "/v1/values/missing", params=query, json=digests))
         except UnreachableError:
-            if failed > 1:
+            if failed:
                 raise
             return 0
         return int(missing.get(digest, size))
