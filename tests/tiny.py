@@ -89,6 +89,19 @@ KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
         **_WINDOWS, **_EXPERTS, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
     }),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", _EXPERTS),
+    "smollm3": ("SmolLM3Config", "SmolLM3ForCausalLM", {"pad_token_id": 0, "no_rope_layers": [1, 1, 0]}),
+    "seed_oss": ("SeedOssConfig", "SeedOssForCausalLM", {}),
+    "olmo3": ("Olmo3Config", "Olmo3ForCausalLM", {**_WINDOWS, "head_dim": 4}),
+    "exaone4": ("Exaone4Config", "Exaone4ForCausalLM", _WINDOWS),
+    "gemma": ("GemmaConfig", "GemmaForCausalLM", {}),
+    "arcee": ("ArceeConfig", "ArceeForCausalLM", {}),
+    "starcoder2": ("Starcoder2Config", "Starcoder2ForCausalLM", {"head_dim": 4}),
+    "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", {
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12, "experts_implementation": "eager",
+    }),
+    "olmoe": ("OlmoeConfig", "OlmoeForCausalLM", {
+        "num_experts": 4, "num_experts_per_tok": 2, "experts_implementation": "eager", "head_dim": 4,
+    }),
     "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {**_NO_GROUPS, "use_parallel_residual": True}),
     "bloom": ("BloomConfig", "BloomForCausalLM", {
         "hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 5, "head_dim": 4,

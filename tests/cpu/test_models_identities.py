@@ -150,7 +150,7 @@ def test_q_k_v_are_the_projections_of_the_normed_stream(sites, name):
     bare = expected + shift
     norm = {"q": sites.loaded.family.q_norm, "k": sites.loaded.family.k_norm}.get(name, "")
     if norm:
-        flat = sites.loaded.card.family == "olmo2"  # its norm is over all heads together
+        flat = sites.loaded.card.family in ("olmo2", "olmoe")  # its norm is over all heads together
         found = rms(sites.loaded, norm, bare.flatten(2) if flat else bare)
         assert same(sites[name, LAYER], found.unflatten(-1, bare.shape[2:]) if flat else found)
         assert not same(sites[name, LAYER], bare)
@@ -198,7 +198,7 @@ def expected_scores(sites: Sites, layer: int) -> torch.Tensor:
     """scale · q kᵀ, capped, with a bias, as each family has it; the mask comes after."""
     loaded, config = sites.loaded, sites.loaded.module.config
     k = per_query_head(sites, sites["k_rot", layer])
-    scale = 7**-0.5 if loaded.card.family.startswith("gemma") else loaded.sizes["d_head"] ** -0.5
+    scale = 7**-0.5 if loaded.card.family in ("gemma2", "gemma3") else loaded.sizes["d_head"] ** -0.5
     products = torch.einsum("bqhd,bkhd->bhqk", sites["q_rot", layer], k) * scale
     if loaded.card.family == "gemma2":
         products = torch.tanh(products / config.attn_logit_softcapping) * config.attn_logit_softcapping
@@ -252,7 +252,7 @@ def test_head_out_sums_to_attn_out(sites):
     total, bias = sites["head_out", LAYER].sum(2), f"b_O[{LAYER}]"
     total = total + (sites.loaded.param(bias) if bias in sites.loaded.card.params else 0.0)
     assert same(adds(sites.loaded, sites.loaded.family.attn_adds, total), sites["attn_out", LAYER])
-    if sites.loaded.card.family in ("gemma2", "gemma3", "olmo2"):
+    if sites.loaded.card.family in ("gemma2", "gemma3", "olmo2", "exaone4"):
         assert not same(total, sites["attn_out", LAYER])
 
 
@@ -281,13 +281,16 @@ ACTIVATION = {
     "gemma2": partial(torch.nn.functional.gelu, approximate="tanh"),
     "gemma3": partial(torch.nn.functional.gelu, approximate="tanh"),
     "gpt_neox": torch.nn.functional.gelu,
+    "gemma": partial(torch.nn.functional.gelu, approximate="tanh"),
+    "starcoder2": partial(torch.nn.functional.gelu, approximate="tanh"),
+    "arcee": lambda x: torch.relu(x) ** 2,
 }
-GATED = ("llama", "qwen3", "olmo2", "gemma2", "gemma3", "phi3")
+GATED = ("llama", "qwen3", "olmo2", "exaone4", "gemma", "gemma2", "gemma3", "phi3")
 
 
 def test_neurons_before_and_after_the_activation(sites):
     loaded, at = sites.loaded, f"[{LAYER}]"
-    if loaded.card.family in ("gpt_oss", "mixtral"):
+    if loaded.card.family in ("gpt_oss", "mixtral", "qwen3_moe", "olmoe"):
         assert "experts" in loaded.card.absent["mlp_pre"] and "experts" in loaded.card.absent["mlp_post"]
         return
     stream = None if loaded.family.parallel else sites["resid_mid", LAYER]

@@ -116,7 +116,7 @@ GPT2 = Family(
 )
 LLAMA = Family(
     name="llama",
-    model_types=("llama", "mistral", "qwen2"),
+    model_types=("llama", "mistral", "qwen2", "smollm3", "seed_oss"),
     embed="model.embed_tokens",
     layers="model.layers",
     final_norm="model.norm",
@@ -138,7 +138,7 @@ QWEN3 = replace(LLAMA, name="qwen3", model_types=("qwen3",), q_norm="self_attn.q
 OLMO2 = replace(
     LLAMA,
     name="olmo2",
-    model_types=("olmo2",),
+    model_types=("olmo2", "olmo3"),
     norm1="",
     norm2="",
     attn_adds="post_attention_layernorm",
@@ -146,6 +146,12 @@ OLMO2 = replace(
     q_norm="self_attn.q_norm",
     k_norm="self_attn.k_norm",
     qk_layout="flat",
+)
+EXAONE4 = replace(OLMO2, name="exaone4", model_types=("exaone4",), qk_layout="head first")
+GEMMA = replace(LLAMA, name="gemma", model_types=("gemma",))
+ARCEE = replace(LLAMA, name="arcee", model_types=("arcee",), gate="")
+STARCODER2 = replace(
+    ARCEE, name="starcoder2", model_types=("starcoder2",), rms=False, mlp_in="mlp.c_fc", mlp_out="mlp.c_proj"
 )
 GEMMA2 = replace(
     LLAMA,
@@ -178,6 +184,24 @@ PHI3 = replace(
 )
 GPT_OSS = replace(LLAMA, name="gpt_oss", model_types=("gpt_oss",), gate="", mlp_in="", mlp_out="")
 MIXTRAL = replace(GPT_OSS, name="mixtral", model_types=("mixtral",))
+QWEN3_MOE = replace(
+    QWEN3,
+    name="qwen3_moe",
+    model_types=("qwen3_moe",),
+    gate="",
+    mlp_in="",
+    mlp_out="",
+    needs=(("mlp_only_layers", []), ("decoder_sparse_step", 1)),  # otherwise some layers have no experts
+)
+OLMOE = replace(
+    MIXTRAL,
+    name="olmoe",
+    model_types=("olmoe",),
+    q_norm="self_attn.q_norm",
+    k_norm="self_attn.k_norm",
+    qk_layout="flat",
+    needs=(("clip_qkv", None),),
+)
 GPT_NEOX = Family(
     name="gpt_neox",
     model_types=("gpt_neox",),
@@ -221,7 +245,10 @@ BLOOM = Family(
 )
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (GPT2, LLAMA, QWEN3, OLMO2, GEMMA2, GEMMA3, PHI3, GPT_OSS, MIXTRAL, GPT_NEOX, BLOOM)
+    for family in (
+        *(GPT2, LLAMA, QWEN3, OLMO2, EXAONE4, GEMMA, GEMMA2, GEMMA3, PHI3, ARCEE, STARCODER2, GPT_NEOX, BLOOM),
+        *(GPT_OSS, MIXTRAL, QWEN3_MOE, OLMOE),
+    )
 }
 BY_MODEL_TYPE: dict[str, Family] = {kind: family for family in FAMILIES.values() for kind in family.model_types}
 
