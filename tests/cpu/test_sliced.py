@@ -186,12 +186,12 @@ def test_out_of_memory_halves_the_slice_and_goes_on(monkeypatch: pytest.MonkeyPa
     sizes = []
     run = sliced.Slicing._run
 
-    def short(self: Any, program: Any, low: float, high: float) -> Any:
+    def short(self: Any, program: Any, *how: Any, **more: Any) -> Any:
         sizes.append(max(node.data.type.shape[0] for node in program.experiment.nodes
                          if type(node).__name__ == "Const" and len(node.data.type.shape) == 2))  # fmt: skip
         if sizes[-1] > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return run(self, program, low, high)
+        return run(self, program, *how, **more)
 
     monkeypatch.setattr(sliced.Slicing, "_run", short)
     assert apart(heads, 4) < 2e-5
@@ -215,7 +215,7 @@ def test_what_fits_by_the_estimate_but_not_in_truth_is_cut(monkeypatch: pytest.M
 
 
 def test_one_row_too_large_is_the_users_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(self: Any, program: Any, low: float, high: float) -> Any:
+    def never(*given: Any, **more: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(sliced.Slicing, "_run", never)
