@@ -22,6 +22,8 @@ from weft.ir.optable import spec_of
 from weft.ir.types import DTYPES
 from weft.plan.looks import looked_from
 
+SMALL = 1 << 28
+"""Bytes that are there on any machine, without asking."""
 SHARE = 0.5
 """Of the memory that is free, what an experiment may plan for where nobody says."""
 OF_PASS, OF_LOGITS = 0.2, 0.15
@@ -128,6 +130,7 @@ def at_most(experiment: Experiment, card: Card) -> float:
     token = sizes["n_layers"] * (bytes_per_token(card) + 12 * sizes["d_model"] * _itemsize(card))
     shapes: dict[int, tuple[int, int]] = {}
     distinct: dict[object, int] = {}
+    every = 0
     for index, node in enumerate(nodes):
         if isinstance(node, Run):
             constant = nodes[node.inputs[0][1].node]
@@ -137,6 +140,10 @@ def at_most(experiment: Experiment, card: Card) -> float:
             batch, pos = constant.data.type.shape
             shapes[index] = batch, pos
             distinct[node.inputs] = batch * (pos + (steps if isinstance(steps, int) else 0))
+            every += distinct[node.inputs]
+    crude = every * (token + COPIES * card.sizes["d_vocab"] * _itemsize(card))
+    if crude <= SMALL:
+        return crude
     consumers: dict[int, list[int]] = {}
     for index, node in enumerate(nodes):
         for ref in operands(node):
@@ -298,4 +305,4 @@ class _Sizes:
         return parts + Amount(0.0, parts.by_rows)
 
 
-__all__ = ["DEFAULT", "Estimate", "Limits", "at_most", "estimate", "parsed", "within"]
+__all__ = ["DEFAULT", "SMALL", "Estimate", "Limits", "at_most", "estimate", "parsed", "within"]
