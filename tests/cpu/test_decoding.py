@@ -253,3 +253,12 @@ def test_a_model_whose_generations_go_wrong_side_by_side_is_left_to_the_referenc
         s.generate(RAGGED, max_new_tokens=3)
     assert decoded(s) == []
     assert "on a tiny copy of it, generations side by side have other logits" in s.explain()
+
+
+def test_a_generation_that_a_gradient_goes_through_is_left_to_the_reference():
+    with model_of(LLAMA).session() as s:
+        g, _ = s.generate(RAGGED, max_new_tokens=2), s.generate(RAGGED, max_new_tokens=2)
+        weft.grad(g.step(1).logits[:, -1, 3].sum(), [g.step(0).resid_post[0]])[0].save("gradient")
+    assert s.results["gradient"].any()
+    assert "1 run: a generation that a gradient goes through" in s.explain()
+    assert decoded(s) == ["decoded        1 generation side by side, 3 rows, 2 steps"]

@@ -32,6 +32,7 @@ def take_turns(owner: Interpreter, left: Mapping[int, str]) -> tuple[tuple[str, 
         {run: [i for i in uses.reads[run] if i in needed] for run in left},
         {run: [i for i in uses.writes[run] if i in needed] for run in left},
         owner.loaded.card,
+        uses.with_grad,
         reason,
     )
     found = turns(program, left, set(uses.runs()) - set(left))

@@ -51,13 +51,15 @@ class Need(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """The program as far as turns need it: each run's needed reads and writes, and the card. `reason`: why this model's
+    """The program as far as turns need it: each run's needed reads and writes, the card, and the nodes that gradients go
+    through. `reason`: why this model's
     generations are not decoded together; "" if they are."""
 
     nodes: Sequence[Node]
     reads: Mapping[int, Sequence[int]]
     writes: Mapping[int, Sequence[int]]
     card: Card
+    with_grad: Set[int] = frozenset()
     reason: str = ""
 
     def unfit(self, run: int) -> str:
@@ -68,6 +70,8 @@ class Program:
             return f"a run of kind {node.kind!r}"
         if self.reason:
             return self.reason
+        if not self.with_grad.isdisjoint((*self.reads[run], *self.writes[run])):
+            return "a generation that a gradient goes through"
         for index in self.reads[run]:
             read = self.nodes[index]
             assert isinstance(read, Read)
