@@ -25,7 +25,7 @@ from weft.ir.limits import UNLIMITED
 from weft.ir.nodes import Apply, Const, Experiment, Grad, Op, Param, Read, Ref, Run, Save, Site, Update, Write
 from weft.ir.outcome import Edits, Outcome
 from weft.models.dtypes import type_of
-from weft.plan.memory import SHARE, SMALL, Limits, at_most, estimate, within
+from weft.plan.memory import SHARE, Limits, at_most, estimate, within
 from weft.plan.slices import ROWS, Part, Rowwise, graph_of, name_of, ordered, part, rowwise
 
 Progress = Callable[[float, str], None]
