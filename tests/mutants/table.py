@@ -267,4 +267,22 @@ ENGINE = [
            "a fork within a branch misses the branch's keys", ("shared prefix",)),
 ]  # fmt: skip
 
-MUTANTS = [*REFERENCE, *DATAFLOW, *PRESENTATION, *NEEDED, *POINTS, *PLAN, *ENGINE]
+SLICES = [
+    Mutant("rows cut from the first on", "plan/slices.py",
+           "low, high = first * lie.inner * inside, last * lie.inner * inside", "low, high = 0, (last - first) * lie.inner * inside",
+           "every slice has the tokens of the first rows", (), (0, 3)),
+    Mutant("a slice's constants one row late", "plan/slices.py",
+           "lie.dim, self.first * lie.inner, self.last * lie.inner)", "lie.dim, (self.first - (self.first > 0)) * lie.inner, (self.last - (self.first > 0)) * lie.inner)",
+           "a row is edited with the numbers of the row before", (), (0, 21)),
+    Mutant("no waiting for an edit that takes all rows", "plan/slices.py",
+           "if worst == MIXED or len(places) != 1", "if len(places) != 1",
+           "what follows a mixed edit in the model goes by rows", (), (0, 18)),
+    Mutant("a sum over the rows by slices", "ir/optable/follow.py",
+           "if lie is None or not dims or lie.dim in {wrap(dim, len(c.given[0].shape)) for dim in dims}:", "if lie is None or not dims:",
+           "an op along the rows is run on some of them", (), (18, 66)),
+    Mutant("slices put together in one place", "execute/sliced.py",
+           "narrow(lie.dim, first * lie.inner, (last - first) * lie.inner)", "narrow(lie.dim, 0, (last - first) * lie.inner)",
+           "every slice's values go to the first rows", (), (0, 3)),
+]  # fmt: skip
+
+MUTANTS = [*REFERENCE, *DATAFLOW, *PRESENTATION, *NEEDED, *POINTS, *PLAN, *ENGINE, *SLICES]
