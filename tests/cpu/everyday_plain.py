@@ -206,10 +206,33 @@ def submit_and_fetch(p: Plain, e: Any) -> Results:
     return {"whole": torch.stack(whole), "ablated": torch.stack(ablated)}
 
 
+def das(plain: Plain, ex: Any) -> Results:
+    """A training loop of its own: gradients by autograd, torch's SGD, the basis made orthogonal again."""
+    words = torch.tensor([plain.token(word) for word in ex.ANIMALS])
+    plane = torch.linalg.qr(torch.randn(plain.d_model, 2, generator=torch.Generator().manual_seed(0))).Q
+    plane.requires_grad_()
+    optimiser = torch.optim.SGD([plane], lr=0.1, momentum=0.9)
+    base, source = (plain.tokenizer(texts, return_tensors="pt").input_ids for texts in (ex.BASE, ex.SOURCE))
+    there = plain.resid(ex.LAYER, source)[:, -1]
+    losses, right = [], []
+    for _ in range(30):
+        put = lambda x: replaced(x, (slice(None), -1), x[:, -1] + (there - x[:, -1]) @ plane @ plane.T)  # noqa: E731
+        said = plain.call(base, [plain.after(plain.layers[ex.LAYER], put)]).logits[:, -1][:, words]
+        loss = torch.nn.functional.cross_entropy(said, ex.ANSWERS)
+        losses.append(loss.detach())
+        right.append((said.argmax(-1) == ex.ANSWERS).float().mean())
+        (plane.grad,) = torch.autograd.grad(loss, plane)
+        optimiser.step()
+        with torch.no_grad():
+            q, r = torch.linalg.qr(plane)
+            plane.copy_(q * torch.where(r.diagonal() < 0, -1.0, 1.0))
+    return {"plane": plane.detach(), "loss": torch.stack(losses).double(), "right": torch.stack(right).double()}
+
+
 BY_HAND = {
     each.__name__: each
     for each in (
         head_grid, path_patching, logit_lens, steering, sae_splice, function_vector, filter_heads, attention_knockout,
-        gradient_attribution, submit_and_fetch, collect_and_probe,
+        gradient_attribution, submit_and_fetch, collect_and_probe, das,
     )
 }  # fmt: skip

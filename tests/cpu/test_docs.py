@@ -54,3 +54,8 @@ def test_every_document_that_is_linked_is_there() -> None:
     for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+def test_the_training_shown_leaves_the_planted_head_alone() -> None:
+    (code,) = blocks("docs/training.md", "python")
+    assert run(code, "training.md")["mask"].nonzero().tolist() == [[2, 3]]
