@@ -255,21 +255,27 @@ class Dataflow:
 
     def _gradients(self, of: Ref, wrt: tuple[Ref, ...], step: int | None) -> tuple[torch.Tensor, ...]:
         scalar, targets = self.get(of, step), [self.get(ref, step) for ref in wrt]
-        if not scalar.requires_grad:
-            raise GradientError("this value depends on none of the things its gradient is asked for")
-        found = torch.autograd.grad(
-            scalar,
-            targets,
-            grad_outputs=torch.ones_like(scalar),
-            retain_graph=True,
-            create_graph=bool(self.uses.with_grad & self._later(of)),
-            allow_unused=True,
+        found: tuple[torch.Tensor | None, ...] = (None,) * len(wrt)
+        if scalar.requires_grad:
+            found = torch.autograd.grad(
+                scalar,
+                targets,
+                grad_outputs=torch.ones_like(scalar),
+                retain_graph=True,
+                create_graph=bool(self.uses.with_grad & self._later(of)),
+                allow_unused=True,
+            )
+        return tuple(
+            self._nothing(of, ref, target) if gradient is None else gradient
+            for ref, target, gradient in zip(wrt, targets, found, strict=True)
         )
-        for ref, gradient in zip(wrt, found, strict=True):
-            if gradient is None:
-                what = self.nodes[self.uses.root.get(ref.node, ref.node)]
-                raise GradientError(f"this value does not depend on {_name(what)}, so there is no gradient there")
-        return tuple(gradient for gradient in found if gradient is not None)
+
+    def _nothing(self, of: Ref, ref: Ref, target: torch.Tensor) -> torch.Tensor:
+        """The gradient of what the numbers do not depend on: 0, if they might have."""
+        if self.uses.reaches(of, ref):
+            return torch.zeros_like(target)
+        what = self.nodes[self.uses.root.get(ref.node, ref.node)]
+        raise GradientError(f"this value does not depend on {_name(what)}, so there is no gradient there")
 
     def _later(self, of: Ref) -> set[int]:
         return {i for i, node in enumerate(self.nodes) if isinstance(node, Grad) and node.of == of}
