@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from fit_models import largest_angle, pairs, planted_plane
 from tests.tiny import tiny_gpt2
 
 import weft
-from weft.errors import ExecutionError
+from weft.client.http import Http
+from weft.errors import ExecutionError, NotFoundError, UnreachableError
 from weft.serve import ModelSpec, background
 
 
@@ -83,30 +86,106 @@ def test_a_loss_that_is_no_number_on_a_server_keeps_what_was_learned(url: str) -
 
 
 def test_cancelling_keeps_what_was_learned_and_says_so(url: str) -> None:
-    model, vector, seen = weft.connect(url).model("tiny"), torch.zeros(12), []
+    model, vector = weft.connect(url).model("tiny"), torch.zeros(12)
+    jobs = noted(model)
 
     def cancel(row):
-        seen.append(row)
-        if row["step"] > 50 and len(running) == 1:
-            running.pop().cancel()
+        if row["step"] > 50 and len(told) == 0:
+            told.append(row)
+            jobs[0].cancel()
+
+    told: list = []
+    with pytest.warns(UserWarning, match="cancelled"):
+        fit = model.fit(moved(vector), vector, TOKENS, steps=100_000, lr=0.01, on_metrics=cancel)
+    assert 50 < fit.steps < 100_000
+    assert "cancelled" in fit.stopped
+    assert float(vector.abs().min()) > 0
+    assert len(fit.loss) == fit.steps
+    assert weft.replay(fit.record, weft.load(tiny_gpt2(1))).largest < 1e-3  # of just the steps done
+
+
+def moved(vector: torch.Tensor):
+    """A vector added at the last position, and one logit."""
 
     def loss(s, batch):
         run = s.run(batch)
         run.resid_post[0][:, -1] += vector
         return run.logits[:, -1, 3].mean()
 
-    job = []
-    running = job
-    submit = model.backend.client.submit
+    return loss
+
+
+TOKENS = torch.arange(6).reshape(2, 3)
+
+
+def test_a_killed_workers_training_is_gone_on_with_by_the_next(url: str) -> None:
+    model, vector, killed = weft.connect(url).model("tiny"), torch.zeros(12), []
+    jobs = noted(model)
+
+    def kill(row):
+        if row["step"] > 200 and not killed and written(jobs[0]):
+            names = {each["name"]: each["worker"] for each in model.backend.client.models()}
+            killed.append(row["step"])
+            os.kill(names["tiny"], signal.SIGKILL)
+
+    fit = model.fit(moved(vector), vector, TOKENS, steps=3000, lr=0.001, on_metrics=kill)
+    here = torch.zeros(12)
+    local = weft.load(tiny_gpt2(1)).fit(moved(here), here, TOKENS, steps=3000, lr=0.001)
+    assert killed
+    assert fit.steps == len(fit.loss) == 3000
+    assert fit.outcome.work["passes"] < 3000 <= local.outcome.work["passes"]  # the second worker did not begin anew
+    assert torch.allclose(vector, here, atol=1e-4)
+    assert torch.allclose(fit.loss, local.loss, atol=1e-4)
+
+
+def test_a_lost_connection_loses_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, vector, down = weft.connect(url).model("tiny"), torch.zeros(12), []
+    jobs = noted(model)
+    request, stream = Http.request, Http.stream
+
+    def broken(of):
+        def call(*args, **kwargs):
+            if down:
+                raise UnreachableError("no weft server answers")
+            return of(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(Http, "request", broken(request))
+    monkeypatch.setattr(Http, "stream", broken(stream))
+    monkeypatch.setattr("weft.client.job.PATIENCE", 0.0)
+
+    def cut(row):
+        if row["step"] > 20:
+            down.append(row)
+            raise UnreachableError("the connection was reset")
+
+    before = jobs_done(url)
+    with pytest.raises(UnreachableError, match="goes on there: call fit again in the same way"):
+        model.fit(moved(vector), vector, TOKENS, steps=900, lr=0.01, on_metrics=cut)
+    assert not vector.any()
+    down.clear()
+    fit = model.fit(moved(vector), vector, TOKENS, steps=900, lr=0.01)
+    assert fit.steps == 900 and vector.all()
+    assert jobs[0].id == jobs[1].id
+    assert jobs_done(url) == before + 1
+
+
+def noted(model) -> list:
+    """The jobs that a model's client submits, as it submits them."""
+    jobs, submit = [], model.backend.client.submit
 
     def submitted(*args, **kwargs):
-        job.append(submit(*args, **kwargs))
-        return job[0]
+        jobs.append(submit(*args, **kwargs))
+        return jobs[-1]
 
     object.__setattr__(model.backend.client, "submit", submitted)
-    with pytest.warns(UserWarning, match="cancelled"):
-        fit = model.fit(loss, vector, torch.ones(2, 3, dtype=torch.long), steps=100_000, lr=0.01, on_metrics=cancel)
-    assert 50 < fit.steps < 100_000
-    assert "cancelled" in fit.stopped
-    assert float(vector.abs().min()) > 0
-    assert len(fit.loss) == fit.steps
+    return jobs
+
+
+def written(job) -> bool:
+    """Whether the server has a record of the steps so far."""
+    try:
+        return job.partial().results["_done"].type.dtype == "int64"
+    except NotFoundError:
+        return False

@@ -23,7 +23,7 @@ from weft.record.format import Record, decode_record, write_record
 if TYPE_CHECKING:
     from weft.worker.engine import Ask
 
-WRITE_EVERY = 5.0
+WRITE_EVERY = 1.0
 """Seconds between two records of what is learned so far; writing one takes at most a tenth of that."""
 
 
