@@ -12,7 +12,16 @@ from fit_models import largest_angle, pairs, planted_plane
 from tests.tiny import tiny_gpt2, tiny_llama
 
 import weft
-from weft.errors import ExecutionError, GradientError, ProgramError, ShapeError, SiteError
+from weft.errors import (
+    BoundsError,
+    ExecutionError,
+    GradientError,
+    PositionError,
+    ProgramError,
+    SessionError,
+    ShapeError,
+    SiteError,
+)
 from weft.planted.words import VOCABULARY, word_tokenizer
 from weft.trace.fitdata import order
 
@@ -282,3 +291,84 @@ def test_a_metric_is_recorded_and_told() -> None:
     assert fit.metrics["size"][0] == 0
     assert [row["size"] for row in told] == fit.metrics["size"].tolist()
     assert torch.allclose(fit.metrics["size"][1], torch.tensor(0.1 * 3**0.5, dtype=torch.float64))
+
+
+def test_a_model_that_is_no_language_model_takes_its_tensors_by_keyword() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+    inputs, wanted = torch.randn(8, 4), torch.randn(8, 2)
+    mine, theirs = torch.zeros(6), torch.zeros(6, requires_grad=True)
+    optimiser = torch.optim.SGD([theirs], lr=0.1)
+    for _ in range(5):
+        optimiser.zero_grad()
+        hidden = module[1](module[0](inputs)) + theirs
+        (module[2](hidden) - wanted).square().mean().backward()
+        optimiser.step()
+
+    def loss(s, batch):
+        run = s.run(input=batch["x"])
+        hidden = run.module("1")
+        hidden.output = hidden.output + mine
+        return (run.module("2").output - batch["y"]).square().mean()
+
+    model = weft.load(module)
+    fit = model.fit(loss, mine, {"x": inputs, "y": wanted}, steps=5, lr=0.1, optimizer="sgd")
+    assert torch.allclose(mine, theirs.detach(), atol=1e-6)
+    assert fit.steps == 5
+
+
+def test_standing_edits_are_in_every_step() -> None:
+    push = torch.randn(12, generator=torch.Generator().manual_seed(2))
+    model = weft.load(tiny_gpt2(1))
+    with model.edit() as steered:
+        steered.resid_post[0][:, -1] += push
+
+    def pushed(vector):
+        def loss(s, batch):
+            run = s.run(batch)
+            run.resid_post[0][:, -1] += push
+            run.resid_post[1][:, -1] += vector
+            return run.logits[:, -1, 3].mean()
+
+        return loss
+
+    edited, written = torch.zeros(12), torch.zeros(12)
+    first = steered.fit(moved(edited, 1), edited, TOKENS, steps=5, lr=0.1)
+    second = model.fit(pushed(written), written, TOKENS, steps=5, lr=0.1)
+    assert torch.equal(first.loss, second.loss)
+    assert torch.equal(edited, written)
+    assert not torch.equal(first.loss, model.fit(moved(written, 1), written, TOKENS, steps=5, lr=0.1).loss)
+
+
+def test_fit_is_an_experiment_of_its_own() -> None:
+    vector, model = torch.zeros(12), weft.load(tiny_gpt2(1))
+    with pytest.raises(SessionError, match="outside of any session's block"), model.session():
+        model.fit(moved(vector), vector, TOKENS, steps=1, lr=0.1)
+
+
+def test_text_is_not_looked_for_in_a_batch() -> None:
+    vector = torch.zeros(12)
+    model = weft.load(tiny_gpt2(1, vocab_size=len(VOCABULARY)), tokenizer=word_tokenizer())
+
+    def loss(s, batch):
+        run = s.run(batch)
+        run.resid_post[0][run.rows, run.at(" cat")] += vector
+        return run.logits[:, -1, 3].mean()
+
+    with pytest.raises(PositionError, match="give the places as a column of the data"):
+        model.fit(loss, vector, ["A red cat", "A cat sat"], steps=1, lr=0.1)
+
+
+def test_an_error_at_a_step_names_the_users_line_and_keeps_what_was_learned() -> None:
+    vector, places = torch.zeros(12), torch.tensor([[0], [1], [99]])
+
+    def loss(s, batch):
+        logits = s.run(batch["tokens"]).logits[:, -1] + vector.sum()
+        return logits.gather(1, batch["place"]).mean()
+
+    data = {"tokens": torch.ones(3, 2, dtype=torch.long), "place": places}
+    with pytest.raises(BoundsError, match=r"holds 99.*2 of 6 steps is kept") as caught:
+        weft.load(tiny_gpt2(1)).fit(loss, vector, data, steps=6, lr=0.1, batch_size=1)
+    assert "gather(1" in caught.value.where.text
+    assert caught.value.fit.steps == 2
+    assert vector.all()

@@ -172,7 +172,8 @@ class Steps:
         flow.constant = self._constant
         flow.given = dict(frontier or {})
         for index, slot in self.slots:
-            flow.given[index] = (values[slot.index] if slot.kind == "carried" else given.batch[slot.index],)
+            value = values[slot.index] if slot.kind == "carried" else given.batch[slot.index].to(self.loaded.device)
+            flow.given[index] = (value,)
         return interpreter
 
     def _numbers(self, interpreter: Interpreter) -> Numbers:

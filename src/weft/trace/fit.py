@@ -47,6 +47,8 @@ def fit(
     **options: Any,
 ) -> Fit:
     """See `Model.fit`."""
+    if model.sessions:
+        raise SessionError("fit is an experiment of its own: call it outside of any session's block", where=where())
     learned = parameters(params)
     start = None if resume is None else Fit.of(model, resume)
     first = 0 if start is None else start.steps
@@ -230,8 +232,6 @@ def _run(
     fresh: bool,
     start: Fit | None,
 ) -> Fit:
-    if model.sessions:
-        raise SessionError("fit is an experiment of its own: call it outside of any session's block", where=where())
     try:
         with paused():
             experiment, outcome = model.backend.fit(experiment, plan=plan, fresh=fresh, watch=watcher)

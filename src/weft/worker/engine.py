@@ -89,11 +89,10 @@ class ModelEngine:
         from weft.record.build import record_of, value
 
         started = time.time()
-        if has_loop(experiment):
-            check(experiment, self.card, ask.limits)
-            return train(self.loaded, experiment, ask)
         card_for = None if self.card.kind == "decoder" else self._card_for
         check(experiment, self.card, ask.limits, card_for=card_for)
+        if has_loop(experiment):
+            return train(self.loaded, experiment, ask)
         outcome = run(self.loaded, experiment, plan=ask.plan, progress=ask.progress, cancelled=ask.cancelled)
         kept = {name: value(tensor) for name, tensor in outcome.kept.items()}
         for name, each in kept.items():
