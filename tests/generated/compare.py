@@ -31,6 +31,7 @@ class Verdict:
 LIMITS = {
     "weft.plan.memory": {"DEFAULT": Limits(tokens=24, logits=3)},
     "weft.plan.share": {"SHARED_AT_LEAST": 2},
+    "weft.execute.turns": {"MOST_BYTES": 6000},
 }
 """The engine's limits, so small that tiny experiments come up against them."""
 
