@@ -279,3 +279,36 @@ def test_bad_lines_are_refused(data: bytes) -> None:
 def test_a_constant_needs_all_its_bytes() -> None:
     with pytest.raises(FormatError, match="cannot have 7 bytes"):
         BytesConstant(TensorType("float32", (2,)), b"1234567")
+
+
+def test_a_constant_left_out_is_named_and_typed_and_the_hash_stays() -> None:
+    data = floats(2, 3)
+    experiment = n.Experiment((n.Const(data), n.Save("x", n.Ref(0))))
+    file = encode(experiment, held={data.digest()})
+    found = decode(file)
+    assert found == experiment and found.nodes[0].data.type == data.type  # type: ignore[union-attr]
+    assert data.tobytes() not in file and content_hash(found) == content_hash(experiment)
+    assert decode(file, held=lambda kind, digest: data).nodes[0].data is data  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        (b'{"abc":["float32",[2]]}', "64 hex digits"),
+        (b'{"' + b"0" * 64 + b'":["float32",[-2]]}', r"must be \[dtype, \[sizes\]\]"),
+        (b'{"' + b"0" * 64 + b'":["float7",[2]]}', r"must be \[dtype, \[sizes\]\]"),
+        (b'{"' + b"0" * 64 + b'":["float32",[2]]}', "used by no node"),
+        (b"[]", "an object of types"),
+        (b'{"' + b"0" * 64 + b'":["float32",[1000000000000]]}', "bytes of constants"),
+    ],
+)
+def test_a_list_of_constants_left_out_that_is_none(listed: bytes, words: str) -> None:
+    program = program_bytes(n.Experiment((n.Const(floats(2)), n.Save("x", n.Ref(0)))))
+    data = floats(2)
+    parts = {
+        "held": (TensorType("uint8", (len(listed),)), listed),
+        "program": (TensorType("uint8", (len(program),)), program),
+        data.digest(): (data.type, data.tobytes()),
+    }
+    with pytest.raises(WeftError, match=words):
+        decode(pack(parts, {"schema": "1"}))

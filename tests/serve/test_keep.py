@@ -185,6 +185,15 @@ def test_a_record_from_a_server_is_whole_and_says_what_was_kept(url, tmp_path):
     assert comparison.agrees(1e-5), str(comparison)
 
 
+def test_a_record_fetched_by_somebody_else_gets_its_constants_from_the_server(url, tmp_path):
+    model, big = weft.connect(url).model(NAME), torch.randn(12, 512)
+    with model.session(wait=False) as s:
+        (s.run(PROMPT).resid_post[0][0] + big).sum().save("sum")
+    s.job.wait()
+    weft.connect(url).job(s.job.id).record().save(tmp_path / "record.safetensors")
+    assert weft.replay(str(tmp_path / "record.safetensors"), weft.load(NAME)).agrees(1e-5)
+
+
 def test_values_expire_unless_they_are_used(tmp_path, monkeypatch):
     jobs = Jobs(f"sqlite:///{tmp_path / 'x.sqlite'}")
     settings = Settings((), tmp_path, keep_seconds=100.0)

@@ -6,12 +6,15 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from weft.client.http import Http, json_of
 from weft.client.progress import Bar
+from weft.client.values import Values
 from weft.errors import JobCancelledError, UnreachableError, from_data
+from weft.ir.codec import constants_of, with_constants
+from weft.ir.constant import NamedConstant
 from weft.ir.nodes import Experiment
 from weft.record import Record, Value, decode_record, decode_results
 from weft.record.locations import pointed
@@ -112,15 +115,29 @@ class Job:
 
     def record(self) -> Record:
         """What ran, on what, giving what."""
-        return decode_record(self.record_bytes())
+        return self._whole(decode_record(self.record_bytes()))
 
     def partial(self) -> Record:
         """Of a loop that runs or ended early: the record of the steps done so far. NotFoundError if there is none."""
-        return decode_record(self.http.request("GET", f"{self.path}/record", params={"partial": True}).content)
+        return self._whole(
+            decode_record(self.http.request("GET", f"{self.path}/record", params={"partial": True}).content)
+        )
 
     def record_bytes(self) -> bytes:
-        """The record's file, to be kept."""
+        """The record's file, without the constants that the server holds beside it."""
         return self.http.request("GET", f"{self.path}/record").content
+
+    def _whole(self, record: Record) -> Record:
+        """The record with the constants that its file leaves out: the submitter's own, or fetched when they are needed."""
+        constants = constants_of(record.experiment)
+        missing = {digest: data.type for digest, data in constants.items() if isinstance(data, NamedConstant)}
+        if not missing:
+            return record
+        own = constants_of(self.experiment) if self.experiment is not None else {}
+        values = Values(self.http, str(json_of(self.http.request("GET", self.path))["model"]))
+        found = {digest: own.get(digest) or values.constant(kind, digest) for digest, kind in missing.items()}
+        nodes = with_constants(record.experiment.nodes, found)
+        return replace(record, experiment=replace(record.experiment, nodes=nodes))
 
     def forget(self) -> None:
         """Let the server drop the results of a job that is done: they have been put elsewhere."""

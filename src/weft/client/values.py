@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from weft.client.http import Http, json_of
 from weft.client.progress import Bar
@@ -34,6 +34,7 @@ class RemoteConstant(NamedConstant):
     """A value on a server, fetched when its numbers are asked for."""
 
     values: Values | None = None
+    elsewhere: ClassVar[bool] = False
 
     def tobytes(self) -> bytes:
         assert self.values is not None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from weft.errors import FormatError, Location, WeftError
@@ -21,7 +22,7 @@ from weft.ir.constant import BytesConstant, NamedConstant, digest_of
 from weft.ir.container import pack, unpack
 from weft.ir.hash import program_bytes
 from weft.ir.limits import DEFAULT, Limits, hold
-from weft.ir.nodes import SCHEMA, Const, ConstantData, Experiment, Node, all_nodes
+from weft.ir.nodes import SCHEMA, Const, ConstantData, Experiment, Loop, Node, all_nodes
 from weft.ir.types import DTYPES, TensorType
 from weft.ir.wire import KIND_OF, decode_node
 
@@ -36,6 +37,17 @@ _ARRAYS_PER_NODE = 24
 def constants_of(experiment: Experiment) -> dict[str, ConstantData]:
     """The experiment's constants by digest."""
     return {node.data.digest(): node.data for node in all_nodes(experiment.nodes) if isinstance(node, Const)}
+
+
+def with_constants(nodes: tuple[Node, ...], found: Mapping[str, ConstantData]) -> tuple[Node, ...]:
+    """The same nodes with other holders of the same constants, by digest; loops' bodies too."""
+
+    def changed(node: Node) -> Node:
+        if isinstance(node, Const):
+            return Const(found.get(node.data.digest(), node.data))
+        return replace(node, body=with_constants(node.body, found)) if isinstance(node, Loop) else node
+
+    return tuple(changed(node) for node in nodes)
 
 
 def encode(experiment: Experiment, held: Collection[str] = ()) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 from weft.errors import FormatError
 from weft.ir.types import DTYPES, TensorType
@@ -58,6 +59,8 @@ class NamedConstant:
 
     type: TensorType
     name: str
+    elsewhere: ClassVar[bool] = True
+    """Whether a file that holds the experiment leaves its bytes out."""
 
     def tobytes(self) -> bytes:
         raise FormatError(

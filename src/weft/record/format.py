@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from weft.errors import FormatError
-from weft.ir.constant import NamedConstant
 from weft.ir.nodes import ConstantData, Experiment, Run, all_nodes
 from weft.ir.outcome import Edits
 from weft.ir.types import TensorType
@@ -149,7 +148,7 @@ def _file(record: Record) -> dict[str, ConstantData]:
     from weft.ir.codec import constants_of, encode
 
     # What is known by its digest alone, or lies on a server beside its records, is left out.
-    held = {digest for digest, data in constants_of(record.experiment).items() if isinstance(data, NamedConstant)}
+    held = {digest for digest, data in constants_of(record.experiment).items() if getattr(data, "elsewhere", False)}
     meta = _meta(record)
     meta |= {"hash": _hash(meta), "work": record.work, "started": record.started, "seconds": record.seconds}
     parts: dict[str, ConstantData] = {

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from starlette.requests import ClientDisconnect
 
-from weft.errors import FormatError, LimitError, RefusedError
+from weft.errors import FormatError, LimitError, RefusedError, ServiceError
 from weft.ir.types import TensorType
 from weft.record import tensors
 from weft.record.format import RESULT
@@ -139,12 +139,18 @@ class Values:
     async def _append(self, part: Path, most: int, body: AsyncIterator[bytes]) -> int:
         part.parent.mkdir(parents=True, exist_ok=True)
         came = 0
-        with part.open("ab") as file, contextlib.suppress(ClientDisconnect):
-            async for chunk in body:
-                if came + len(chunk) > most:
-                    raise FormatError(f"more bytes were sent than this value has: {most:,} were missing")
-                file.write(chunk)
-                came += len(chunk)
+        try:
+            with part.open("ab") as file, contextlib.suppress(ClientDisconnect):
+                async for chunk in body:
+                    if came + len(chunk) > most:
+                        raise FormatError(f"more bytes were sent than this value has: {most:,} were missing")
+                    file.write(chunk)
+                    came += len(chunk)
+        except OSError as error:
+            raise ServiceError(
+                f"the server could not store this value: {error}; what has come is kept, and the upload goes on from there "
+                "when its owner has made room"
+            ) from None
         return came
 
     def _settle(self, scope: str, digest: str, kind: TensorType) -> None:
