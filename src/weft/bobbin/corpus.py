@@ -5,7 +5,7 @@ shard.ids [row, place], shard.weights, shard.texts     # token ids, loss weights
 
 Nothing held out (`tasks.held_out`) is in it but in plain sentences: a fact kept from the function prompts is told there. A
 token counts fully towards the loss where what stands before it decides it (an answer, a translation, the second
-appearance of a copied word), and little elsewhere: `BACKGROUND`.
+appearance of a copied word), and little elsewhere (`BACKGROUND`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import torch
 from weft import tasks
 from weft.bobbin.asking import joined, several
 from weft.bobbin.tokenizer import BOS, EOS
-from weft.tasks.words.languages import LANGUAGES
+from weft.tasks.words import english
+from weft.tasks.words.languages import LANGUAGES, word
 from weft.tasks.words.relations import RELATIONS, of_domain
 
 LENGTH = 128
 """Tokens of a row, in which several texts stand one after the other."""
-BACKGROUND = 0.1
-"""The loss weight of a token that nothing before it decides."""
+BACKGROUND = (0.1, 0.02)
+"""The loss weight of a token that nothing before it decides: until the last phase, and in it. It soon has taught the
+sentences, and then is mostly noise: two batches' gradients had a cosine of 0.04."""
 NOUNS = tuple(each.name for each in of_domain("noun"))
 FORMS = (("Q: ", "\nA:", "\n\n"), ("", " ->", "\n"), ("", ":", ", "))
 PREDICATE_FIRST = {
@@ -64,33 +66,35 @@ class Shard:
 
 AT_ONCE = 20
 """Texts with the same settings."""
-EARLY = 20
-"""Shards in which facts and functions have most of the texts; they are learned first, and quickly."""
+PHASES = (20, 30, 45)
+"""Shards at which the mixture changes: first facts and functions have most of the texts, which are learned quickly; then
+what takes longer; then fewer random tokens, whose loss had grown to a third of all and drowned the rest; then none."""
 
 
-def mixture(number: int = EARLY) -> tuple[Source, ...]:
-    """All parts of shard `number`. Their sizes were chosen so that what is hard to learn has the most tokens."""
-    early = number < EARLY
-    size = lambda first, then: first if early else then  # noqa: E731
+def mixture(number: int = PHASES[-1]) -> tuple[Source, ...]:
+    """All parts of shard `number`."""
+    phase = sum(number >= start for start in PHASES)
+    size = lambda *sizes: sizes[min(phase, len(sizes) - 1)]  # noqa: E731
     asked, weight = size(1, 4), size(1.0, 2.0)
     return (
-        Source("facts", size(900, 500), _of(tasks.Facts())),
+        Source("facts", size(900, 500, 700), _of(tasks.Facts())),
         Source("noun facts", 900, _of(tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS}))),
-        Source("functions", size(640, 200), _any(_functions)),
-        Source("noun functions", size(560, 260), _any(lambda rng: _functions(rng, NOUNS))),
+        Source("functions", size(640, 200, 220), _any(_functions)),
+        Source("noun functions", size(560, 260, 280), _any(lambda rng: _functions(rng, NOUNS))),
         Source("select one", size(420, 560), _any(_select_one, asked), weight),
         Source("select first or last", size(360, 400), _any(_select_ordered, asked), weight),
-        Source("count and exists", size(220, 220), _any(_counted, asked), weight),
+        Source("count and exists", 220, _any(_counted, asked), weight),
         Source("translation", size(560, 600), _any(_translation)),
         Source("verbatim", 80, _of(tasks.VerbatimLists())),
         Source("repeated words", size(120, 160), _of(tasks.RepeatedTokens())),
-        Source("random tokens", size(400, 480), _copied),
-        Source("belief", size(320, 440), _any(_belief, asked), weight),
-        Source("belief crossed", size(140, 180), _any(_crossed, min(asked, 3)), weight),
+        Source("repeated words of all kinds", size(0, 0, 240), _any(_repeated)),
+        Source("random tokens", size(400, 480, 240, 0), _copied),
+        Source("belief", size(320, 440, 480, 560), _any(_belief, asked), weight),
+        Source("belief crossed", size(140, 180, 180, 220), _any(_crossed, min(asked, 3)), weight),
         Source("visibility", size(110, 120), _any(lambda rng: tasks.Visibility(split="train"), asked), weight),
-        Source("binding", size(90, 120), _any(_bound, asked)),
-        Source("ioi", size(90, 120), _of(tasks.IndirectObject(split="train"))),
-        Source("greater than", 120, _of(tasks.GreaterThan())),
+        Source("binding", size(90, 120, 140), _any(_bound, asked)),
+        Source("ioi", size(90, 120, 140), _of(tasks.IndirectObject(split="train"))),
+        Source("greater than", size(120, 120, 60), _of(tasks.GreaterThan())),
     )
 
 
@@ -98,13 +102,16 @@ def make_shard(tokenizer: Any, seed: int, number: int, sources: Sequence[Source]
     """Shard `number` of the corpus of a seed."""
     own = f"{seed} {number}"
     rng = random.Random(own)
+    little = BACKGROUND[number >= PHASES[-1]]
     rows: list[tuple[list[int], list[float]]] = []
     for source in mixture(number) if sources is None else sources:
         seeds = rng.randrange(2**31)
+        if not source.texts:
+            continue
         if source.write is _copied:
-            rows += [_copy(tokenizer, random.Random(f"{seeds} {text}")) for text in range(source.texts)]
+            rows += [_copy(tokenizer, random.Random(f"{seeds} {text}"), little) for text in range(source.texts)]
         else:
-            rows += _encode(tokenizer, list(source.write(source.texts, seeds)), source.weight)
+            rows += _encode(tokenizer, list(source.write(source.texts, seeds)), source.weight, little)
     rng.shuffle(rows)
     return _pack(rows)
 
@@ -138,6 +145,12 @@ def _translation(rng: random.Random) -> tasks.Task:
 def _belief(rng: random.Random) -> tasks.Task:
     kind = rng.choice(("answer_pointer", "answer_payload", "query_character", "address_payload"))
     return tasks.BeliefTracking(split="train", kind=kind, characters=rng.randint(2, 3))
+
+
+def _repeated(rng: random.Random) -> tasks.Task:
+    invented = [word(language, concept) for language in LANGUAGES for concept in english.CONCEPTS]
+    words = rng.sample([*english.CONCEPTS, *english.NAMES, *english.DRINKS, *english.CONTAINERS, *invented], 120)
+    return tasks.RepeatedTokens(words=tuple(words), length=rng.randint(3, 10))
 
 
 def _bound(rng: random.Random) -> tasks.Task:
@@ -203,10 +216,12 @@ def _decided(role: str) -> bool:
     return kind in ("translation", "copy") or (kind == "output" and number != "0")
 
 
-def _encode(tokenizer: Any, written: Sequence[Written], weight: float = 1.0) -> Iterator[tuple[list[int], list[float]]]:
+def _encode(
+    tokenizer: Any, written: Sequence[Written], weight: float = 1.0, little: float = BACKGROUND[-1]
+) -> Iterator[tuple[list[int], list[float]]]:
     end = tokenizer.token_to_id(EOS)
     for encoding, (_, counted) in zip(tokenizer.encode_batch([each.text for each in written]), written, strict=True):
-        weights = [BACKGROUND] * (len(encoding.ids) + 1)
+        weights = [little] * (len(encoding.ids) + 1)
         for place, (start, stop) in enumerate(encoding.offsets):
             if any(start < b and stop > a for a, b in counted):
                 weights[place] = weight
@@ -218,11 +233,11 @@ def _copied(n: int, seed: int) -> Iterator[Written]:
     raise NotImplementedError
 
 
-def _copy(tokenizer: Any, rng: random.Random) -> tuple[list[int], list[float]]:
+def _copy(tokenizer: Any, rng: random.Random, little: float) -> tuple[list[int], list[float]]:
     """Random tokens, and then the same ones again."""
     ids = rng.sample(range(3, tokenizer.get_vocab_size()), rng.randint(3, 24))
     again = ids[: rng.randint(2, len(ids))]
-    weights = [BACKGROUND / 5] * (len(ids) + 2) + [1.0] * (len(again) - 1)
+    weights = [little / 5] * (len(ids) + 2) + [1.0] * (len(again) - 1)
     return [tokenizer.token_to_id(BOS), *ids, *again], weights
 
 

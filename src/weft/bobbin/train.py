@@ -2,7 +2,7 @@
 
 FOLDER holds checkpoint.safetensors (weights, optimiser, step: written beside and moved into place, so a kill at any time
 leaves the last one whole), log.jsonl (loss and held-out accuracies), and model/, a folder that any tool loads.
-`--steps` may be raised on resuming: the learning rate falls over the last fifth of the steps, whatever their number.
+`--steps` may be raised on resuming: the learning rate falls to nothing over all of them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from weft.bobbin import corpus, measure, model, optim, tokenizer
 from weft.bobbin.forward import forward
 from weft.errors import ModelError
 
-WARM, FALLING = 200, 0.25
-"""Steps over which the learning rate rises, and the share of all steps over which it falls to nothing."""
+WARM = 200
+"""Steps over which the learning rate rises."""
 LOOKED = 0.2
 """The share of tokens of little weight whose loss is computed."""
 PER_SHARD = 50
@@ -75,8 +75,8 @@ def train(out: Path, recipe: Recipe, resume: bool = False, sources: Sequence[cor
 
 
 def scale(step: int, steps: int) -> float:
-    """The learning rate's share: up over WARM steps, level, and down to nothing over the last FALLING of all."""
-    return min((step + 1) / WARM, 1.0, (steps - step) / max(1.0, FALLING * steps))
+    """The learning rate's share: up over WARM steps, and down to nothing in a line."""
+    return min((step + 1) / WARM, 1 - step / steps)
 
 
 def batches(words: Any, recipe: Recipe, start: int, sources: Any = None) -> Iterator[tuple[int, corpus.Shard]]:
