@@ -22,9 +22,11 @@ from weft.execute.turns import take_turns
 from weft.ir.nodes import Const, Experiment, Run
 from weft.ir.outcome import Outcome
 from weft.plan.compiled import stages
-from weft.plan.cost import Prices
+from weft.plan.cost import Prices, most_tokens
 from weft.plan.forks import Asked, asked
-from weft.plan.memory import DEFAULT, Limits
+from weft.plan.memory import COPIES, DEFAULT, Limits, bytes_per_token
+from weft.plan.pieces import Plan
+from weft.plan.share import worth_sharing
 from weft.plan.show import operations, told
 
 
@@ -111,9 +113,21 @@ def _longest(experiment: Experiment) -> int:
 
 def _plan(loaded: Any, experiment: Experiment, uses: Uses, reason: str) -> Asked:
     runs = uses.runs()
-    if reason or len(runs) == 1:
-        return Asked((), dict.fromkeys(runs, reason or "a single run has nothing to share"))
-    return asked(experiment.nodes, runs, uses, loaded.card)
+    if reason or (len(runs) == 1 and _one_row(experiment, runs[0])):
+        return Asked((), dict.fromkeys(runs, reason or ALONE))
+    found = asked(experiment.nodes, runs, uses, loaded.card)
+    if len(found.forks) == len(runs) == 1 and not worth_sharing(found.forks[0].tokens):
+        return Asked((), {runs[0]: ALONE})
+    return found
+
+
+ALONE = "a single run of rows alike in length has nothing to share"
+
+
+def _one_row(experiment: Experiment, run: int) -> bool:
+    node = experiment.nodes[run]
+    constant = experiment.nodes[node.inputs[0][1].node] if isinstance(node, Run) else None
+    return isinstance(constant, Const) and constant.data.type.shape[:1] == (1,)
 
 
 def _run_engine(
@@ -136,7 +150,23 @@ def _run_engine(
     sizes = loaded.card.sizes
     prices = Prices(tuple(engine.packed.weights), tuple(engine.packed.before_z), sizes["n_heads"] * sizes["d_head"])
     logits = f"  logits       {operations(engine.work.logits)}" if engine.work.logits else "  logits       none"
-    return (*told(made, prices), logits)
+    return (*told(made, prices), logits, _memory(loaded, made[-1].plan, engine, limits))
+
+
+def _memory(loaded: Any, plan: Plan, engine: Engine, limits: Limits) -> str:
+    """Where the memory goes above the model: what the bases keep, and an estimate of the largest pass."""
+    kept = sum(x.nbytes for store in engine.stores for each in (store.keys, store.values) for x in each.values())
+    sites = sum(value.nbytes for value in engine.saved.values())
+    itemsize, sizes = engine.packed.unembed.weight.itemsize, loaded.card.sizes
+    logits = min(limits.logits * sizes["d_vocab"], engine.work.logits // (2 * sizes["d_model"])) * itemsize
+    parts = {
+        "keys and values": kept,
+        "sites kept": sites,
+        "a pass": most_tokens(plan) * bytes_per_token(loaded.card),
+        "logits": COPIES * logits,
+    }
+    told = ", ".join(f"{name} {size / 1e6:,.1f}" for name, size in parts.items() if size)
+    return f"  memory       about {sum(parts.values()) / 1e6:,.1f} MB above the model: {told}"
 
 
 def _notes(left: Mapping[int, str]) -> tuple[str, ...]:

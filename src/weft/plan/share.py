@@ -44,6 +44,16 @@ def share(plan: Plan) -> Plan:
     return replace(plan, pieces=pieces, passes=tuple(passes), bases=bases)
 
 
+def worth_sharing(rows: Sequence[Row]) -> bool:
+    """Whether rows of one run have anything in common, or lengths that differ: packed, they then cost less."""
+    pieces, _ = _bases(rows)
+    return (
+        len({len(row) for row in rows}) > 1
+        or len(pieces) < len(rows)
+        or any(p.before is not None for p in pieces.values())
+    )
+
+
 def _bases(rows: Iterable[Row]) -> tuple[dict[int, Piece], dict[Row, int]]:
     """A piece for each distinct row: whole, or the rest of a row that begins as another does."""
     groups: dict[Row, list[Row]] = defaultdict(list)
