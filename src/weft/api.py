@@ -320,6 +320,11 @@ class RemoteJob:
         found = {name: to_tensor(value, torch.device("cpu")) for name, value in self._job.result().items()}
         return {name: value for name, value in found.items() if not name.startswith("_")}
 
+    def partial(self) -> dict[str, torch.Tensor]:
+        """Of a training that still runs, or that ended early: what it had learned, by name. NotFoundError if nothing."""
+        found = read_earlier(self._job.partial())[1].values
+        return {name: value for name, value in found.items() if not name.startswith("_")}
+
     def record(self) -> Record:
         """What ran, on what, giving what."""
         return self._job.record()

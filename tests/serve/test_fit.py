@@ -17,7 +17,7 @@ from tests.tiny import tiny_gpt2
 
 import weft
 from weft.client.http import Http
-from weft.errors import ExecutionError, NotFoundError, UnreachableError
+from weft.errors import ExecutionError, JobCancelledError, NotFoundError, UnreachableError
 from weft.serve import ModelSpec, background
 
 
@@ -101,6 +101,10 @@ def test_cancelling_keeps_what_was_learned_and_says_so(url: str) -> None:
     assert "cancelled" in fit.stopped
     assert float(vector.abs().min()) > 0
     assert len(fit.loss) == fit.steps
+    again = weft.connect(url).job(jobs[0].id)
+    assert torch.equal(again.partial()["param"], vector)
+    with pytest.raises(JobCancelledError):
+        again.result()
     assert weft.replay(fit.record, weft.load(tiny_gpt2(1))).largest < 1e-3  # of just the steps done
 
 

@@ -52,6 +52,11 @@ def fit(
     learned = parameters(params)
     start = None if resume is None else Fit.of(model, resume)
     first = 0 if start is None else start.steps
+    if first >= steps:
+        raise ProgramError(
+            f"what is resumed has done {first} steps already; steps={steps} asks for no more: give the number in all",
+            where=where(),
+        )
     chosen = _options(optimizer, lr, list(learned), options)
     rows = table(model, data, steps, batch_size, shuffle, seed)
     if start is not None:
