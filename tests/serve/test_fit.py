@@ -122,6 +122,27 @@ def moved(vector: torch.Tensor):
 TOKENS = torch.arange(6).reshape(2, 3)
 
 
+def test_ctrl_c_cancels_the_job_and_keeps_what_was_learned(url: str, tmp_path: Path) -> None:
+    model, vector, told = weft.connect(url).model("tiny"), torch.zeros(12), []
+
+    def interrupt(row):
+        told.append(row["step"])
+        if row["step"] == 40:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="fit was stopped"):
+        fit = model.fit(
+            moved(vector), vector, TOKENS, steps=90_000, lr=0.01, on_metrics=interrupt, checkpoint=tmp_path / "kept"
+        )
+    assert 40 < fit.steps < 90_000
+    assert told == sorted(set(told))
+    assert vector.all()
+    rest = vector.clone()
+    more = model.fit(moved(rest), rest, TOKENS, steps=fit.steps + 5, lr=0.01, resume=tmp_path / "kept")
+    assert more.steps == len(more.loss) == fit.steps + 5
+    assert not torch.equal(rest, vector)
+
+
 def test_a_killed_workers_training_is_gone_on_with_by_the_next(url: str) -> None:
     model, vector, killed = weft.connect(url).model("tiny"), torch.zeros(12), []
     jobs = noted(model)

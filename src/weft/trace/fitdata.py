@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from weft.errors import ProgramError, ShapeError, TokenError, WeftError
+from weft.errors import ProgramError, ShapeError, TokenError
 from weft.models.tokens import encode_ids
 from weft.trace.location import where
 
@@ -171,4 +171,4 @@ def _tokens(model: Model, prompts: list[str]) -> tuple[torch.Tensor, torch.Tenso
         raise error.at(where()) from None
 
 
-__all__ = ["Table", "WeftError", "order", "table"]
+__all__ = ["Table", "order", "table"]

@@ -135,11 +135,14 @@ class Watcher:
     ) -> None:
         self.names, self.told, self.path = names, told, checkpoint
         self.apart = max(1, steps // 10)
-        self.next = float(self.apart)
+        self.next, self.last = float(self.apart), -1.0
         self.record: Callable[[Experiment, Outcome], Any] | None = None  # of a loop in this process
         self.fetch: Callable[[], Any] | None = None  # the record of a job's steps so far
 
     def metrics(self, row: tuple[float, ...]) -> None:
+        if row[0] <= self.last:  # told before: a job that was waited for anew tells from the beginning
+            return
+        self.last = row[0]
         if self.path is not None and self.fetch is not None and row[0] >= self.next:
             self.next = row[0] + self.apart
             with contextlib.suppress(NotFoundError):  # the server has written none yet
