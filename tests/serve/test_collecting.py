@@ -48,11 +48,10 @@ def expected(small, tmp_path):
 
 def test_it_is_the_same_as_here_and_nothing_stays_on_the_server(served, expected, tmp_path):
     url, folder = served
-    before = set((folder / "store").rglob("*.safetensors"))
+    before = {*(folder / "store").rglob("*.safetensors"), *(folder / "values").rglob("*.json")}
     same(weft.connect(url).model(NAME).collect(ragged(50), "resid_post", to=tmp_path / "there"), expected)
-    assert set((folder / "store").rglob("*.safetensors")) == before and not list(
-        (folder / "store" / "bodies").glob("*")
-    )
+    assert {*(folder / "store").rglob("*.safetensors"), *(folder / "values").rglob("*.json")} == before
+    assert not list((folder / "store" / "bodies").glob("*"))
 
 
 def test_a_server_that_goes_away_and_comes_back(small, expected, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from weft.serve.jobs import FINAL, JobRow
 from weft.serve.problems import Problem
 from weft.serve.settings import is_loopback
 from weft.serve.submit import Desk, too_large
+from weft.serve.values import scope_of
 
 PIECE = 1 << 20
 FILE = "application/vnd.safetensors"
@@ -229,8 +230,8 @@ async def record(job: str, svc: Svc, _: Caller, partial: bool = False) -> Respon
 async def forget(job: str, svc: Svc, _: Caller) -> Response:
     """Drop the record and the results of a job that is done. The same experiment would be run again."""
     row = finished(await svc.job(job))
-    if row.record is not None and not await asyncio.to_thread(svc.shared.jobs.forget, job, row.record):
-        await asyncio.to_thread(svc.shared.store.delete, row.record_file)
+    if row.record is not None:
+        await asyncio.to_thread(_forget, svc.shared, row, row.record)
     if svc.shared.board.get(job) is not None:
         svc.shared.board.post(job, record=None)
     return Response(status_code=204)
@@ -295,6 +296,13 @@ def _results(svc: Service, row: JobRow) -> tuple[bytes, list[tensors.Part]]:
     _held(svc, row)
     with svc.shared.store.open(row.record_file) as file:
         return results_of(tensors.layout(file))
+
+
+def _forget(shared: Shared, row: JobRow, record: str) -> None:
+    """The job's record goes, unless another job has the same one; with it what was known of its results."""
+    if not shared.jobs.forget(row.id, record) and shared.store.has(row.record_file):
+        shared.values.drop_results(scope_of(row.owner, row.model), shared.store.local(row.record_file))
+        shared.store.delete(row.record_file)
 
 
 def _so_far(svc: Service, row: JobRow) -> Response:

@@ -99,16 +99,16 @@ class Values:
 
     def note_results(self, scope: str, record: Path) -> None:
         """Make the larger results of a record known by their digests."""
-        with record.open("rb") as file:
-            parts = tensors.layout(file)
-            place = parts["record"]
-            file.seek(place.begin)
-            results = json.loads(file.read(place.end - place.begin))["results"]
-        for name, entry in results.items():
-            part = parts[RESULT + name]
-            digest = str(entry["digest"])
-            if part.type.nbytes >= LEAST and find(self.folder(scope), digest) is None:
-                enter(self.folder(scope), part.type, digest, record, part.begin)
+        for kind, digest, begin in _results(record):
+            if find(self.folder(scope), digest) is None:
+                enter(self.folder(scope), kind, digest, record, begin)
+
+    def drop_results(self, scope: str, record: Path) -> None:
+        """The results of a record that is about to go are known no longer."""
+        for _, digest, _ in _results(record):
+            found = find(self.folder(scope), digest)
+            if found is not None and os.path.samefile(found.file, record):
+                self.drop(scope, digest)
 
     def drop(self, scope: str, digest: str) -> None:
         """Free a value."""
@@ -168,6 +168,17 @@ class Values:
     def _part(self, scope: str, digest: str) -> Path:
         find(self.folder(scope), digest)  # refuses what is no digest
         return self.folder(scope) / f"{digest}.part"
+
+
+def _results(record: Path) -> list[tuple[TensorType, str, int]]:
+    """The larger results of a record's file: type, digest, and where the bytes begin."""
+    with record.open("rb") as file:
+        parts = tensors.layout(file)
+        place = parts["record"]
+        file.seek(place.begin)
+        results: dict[str, dict[str, str]] = json.loads(file.read(place.end - place.begin))["results"]
+    found = [(parts[RESULT + name], entry["digest"]) for name, entry in results.items()]
+    return [(part.type, digest, part.begin) for part, digest in found if part.type.nbytes >= LEAST]
 
 
 def _size(path: Path) -> int:
