@@ -372,3 +372,20 @@ def test_an_error_at_a_step_names_the_users_line_and_keeps_what_was_learned() ->
     assert "gather(1" in caught.value.where.text
     assert caught.value.fit.steps == 2
     assert vector.all()
+
+
+def test_a_parametrised_module_stays_what_it_is_said_to_be() -> None:
+    torch.manual_seed(0)
+    basis = torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(2, 12, bias=False))
+    before = basis.weight.detach().clone()
+
+    def loss(s, batch):
+        run = s.run(batch)
+        here = run.resid_post[0][:, -1]
+        run.resid_post[0][:, -1] = here - here @ basis.weight @ basis.weight.T
+        return run.logits[:, -1, 3].mean()
+
+    fit = weft.load(tiny_gpt2(1)).fit(loss, basis, TOKENS, steps=5, lr=0.1)
+    assert fit.loss[-1] < fit.loss[0]
+    assert torch.allclose(basis.weight.T @ basis.weight, torch.eye(2), atol=1e-5)
+    assert float((basis.weight - before).detach().abs().max()) > 0.01
