@@ -47,6 +47,20 @@ def decoded(session):
     return [note for note in session.outcome.notes if note.startswith("decoded")]
 
 
+@pytest.mark.parametrize("which", [GPT2, LLAMA], ids=["gpt2", "llama"])
+def test_whole_layers_by_their_paths(which):
+    layer = "transformer.h.1" if which.family == "gpt2" else "model.layers.1"
+
+    def write(s):
+        one, other = s.generate(RAGGED, max_new_tokens=4), s.generate(RAGGED, max_new_tokens=4)
+        for step in (0, 2, 3):
+            one.step(step).module(layer).input[:, -1:].save(f"in {step}")
+        other.step(0).module(layer).input[:, -1] += vector(which)
+        other.step(2).module(layer).input.save("after")
+
+    assert decoded(held(which, write)) == ["decoded        2 generations side by side, 6 rows, 4 steps"]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2"])
 def test_ragged_generations_with_edits_and_reads_are_as_the_reference_has_them(family, dtype):

@@ -15,7 +15,7 @@ import torch
 
 from weft.errors import ExecutionError, JobCancelledError
 from weft.execute.keys import Keys
-from weft.execute.packed import Packed
+from weft.execute.packed import Arguments, Packed
 from weft.execute.passing import Chain, Passing
 from weft.execute.prompts import Prompts, prompts
 from weft.execute.reference import Interpreter
@@ -85,8 +85,8 @@ class Decoding:
         """The packed tokens through all layers, as this step's runs read and write them: [1, token, d_model]."""
         device, packed, work = self.owner.loaded.device, self.packed, self.owner.work
         self._expect()
+        arguments = self._arguments(ids.to(device), positions.to(device))
         packed.attend = self._looked_into(attend)
-        arguments = packed.arguments(ids.to(device), positions.to(device))
         hidden = self._through(Site("embed"), arguments.hidden)
         for layer in range(self.layers):
             if self.owner.cancelled():
@@ -100,19 +100,33 @@ class Decoding:
         return hidden
 
     def _expect(self) -> None:
-        """What this step's runs read, by site, and hooks for the sites inside layers."""
+        """What this step's runs read, by site."""
         self.chains = {}
         for each in self.rollouts:
             if each.active():
                 for site, reads in each.reads(self.step).items():
                     self.chains.setdefault(site, []).append(Chain(each, reads))
-        inner = frozenset(site for site in self.chains if site.name in IN_LAYER or site.path)
-        if inner != self.inner:
-            self.hooks.close()
-            loaded = self.owner.loaded
-            offers = (self._offer, self._raw)
-            self.hooks.enter_context(installed(loaded.module, loaded.family, loaded.sizes, set(inner), *offers))
-            self.inner = inner
+
+    def _arguments(self, ids: torch.Tensor, positions: torch.Tensor) -> Arguments:
+        """What the layers are called with; and hooks for what lies within them.
+
+        To see their arguments the layers are called without being run, which hooks at the layers themselves must not see.
+        """
+        if any(site.path for site in self.inner):
+            self._hook(frozenset())
+        arguments = self.packed.arguments(ids, positions)
+        self._hook(frozenset(site for site in self.chains if site.name in IN_LAYER or site.path))
+        return arguments
+
+    def _hook(self, sites: frozenset[Site]) -> None:
+        """Have these sites offered, and no others."""
+        if sites == self.inner:
+            return
+        self.hooks.close()
+        self.inner = sites
+        if sites:
+            loaded, offers = self.owner.loaded, (self._offer, self._raw)
+            self.hooks.enter_context(installed(loaded.module, loaded.family, loaded.sizes, set(sites), *offers))
 
     def _looked_into(self, attend: Attend) -> Attend:
         """Attention whose queries and keys are offered on the way in."""
