@@ -36,7 +36,7 @@ def in_place(func: Any, args: Any, kwargs: Any) -> Any:
             raise OpError(why_refused(name), where=where())
         raise OpError(f"{func} in place is not possible on a traced value; write it as an expression", where=where())
     indices = _known_indices(args[1]) if whole is aten.index_put.default else None
-    return _assign(x, whole(*args, **kwargs), func, indices)
+    return _assign(x, Traced.__torch_dispatch__(whole, (), args, kwargs), func, indices)
 
 
 def outside(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> Any:
@@ -60,19 +60,20 @@ def _known_indices(indices: Any) -> list[torch.Tensor | None] | None:
     return None if unknown else found
 
 
-def _assign(x: Traced, result: Any, func: Any, indices: Any) -> Traced:
-    if result.shape != x.shape:
+def _assign(x: Traced, result: Traced, func: Any, indices: Any) -> Traced:
+    dtype, size, _ = x._sig  # x.shape and x.dtype would be calls of PyTorch's, each by way of __torch_function__
+    if result._sig[1] != size:
         raise ShapeError(
-            f"the result {tuple(result.shape)} of {func} does not fit into {x.tensor_type} in place", where=where()
+            f"the result {result._sig[1]} of {func} does not fit into {x.tensor_type} in place", where=where()
         )
-    if result.dtype != x.dtype:
-        if not torch.can_cast(result.dtype, x.dtype):
+    if result._sig[0] != dtype:
+        if not torch.can_cast(result._sig[0], dtype):
             raise DtypeError(
-                f"a result of {result.dtype} cannot be put into {x.tensor_type} in place; "
+                f"a result of {result._sig[0]} cannot be put into {x.tensor_type} in place; "
                 "convert the tensor first, or write it as an expression",
                 where=where(),
             )
-        result = aten._to_copy.default(result, dtype=x.dtype)
+        result = aten._to_copy.default(result, dtype=dtype)
     x._st.write(x._chain, operand(x._st.graph, result), nograd(), _seeing(x, indices))
     return x
 

@@ -47,7 +47,6 @@ class TensorConstant:
         self.source = tensor
         self.seen = None if self.copied else self._numbers()
         self._pointer = tensor.data_ptr() if self.copied else 0
-        self._bits = (bits(detached), bits(self.tensor)) if self.copied else None
 
     def _numbers(self) -> torch.Tensor:
         """What is compared of a large tensor: a copy of a sample, or sums by row and column over everything."""
@@ -72,7 +71,9 @@ class TensorConstant:
 
     def is_still(self, tensor: torch.Tensor) -> bool:
         """Whether `tensor`, of which this constant was made, has the numbers it had then."""
-        return self._bits is None or (tensor.data_ptr() == self._pointer and torch.equal(*self._bits))
+        if not self.copied:
+            return True
+        return tensor.data_ptr() == self._pointer and torch.equal(bits(tensor.detach()), bits(self.tensor))
 
     def tobytes(self) -> bytes:
         flat = self.tensor.detach().cpu().contiguous().reshape(-1)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +29,7 @@ _NEW = (
 FACTORIES = {getattr(torch, name) for name in _NEW}
 _LIKE = {getattr(torch, f"{name}_like") for name in "zeros ones full empty rand randn randint".split()}
 _METHODS = {getattr(torch.Tensor, f"new_{name}") for name in "zeros ones full empty tensor".split()}
+_MAKING = FACTORIES | _LIKE | _METHODS
 _UNFILLED = {
     torch.empty: torch.zeros,
     torch.empty_like: torch.zeros_like,
@@ -38,22 +37,26 @@ _UNFILLED = {
 }
 
 
-_local = threading.local()
+class _Local(threading.local):
+    paused = 0
 
 
-@contextmanager
-def paused() -> Iterator[None]:
+_local = _Local()
+
+
+class paused:
     """While a model runs, which makes tensors of its own: no session that is open in this thread takes them over."""
-    _local.paused = getattr(_local, "paused", 0) + 1
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        _local.paused += 1
+
+    def __exit__(self, *_: object) -> None:
         _local.paused -= 1
 
 
 def paused_here() -> bool:
     """Whether a model is running in this thread."""
-    return bool(getattr(_local, "paused", 0))
+    return bool(_local.paused)
 
 
 class Factories(TorchFunctionMode):
@@ -65,9 +68,9 @@ class Factories(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(_local, "paused", 0):
+        if _local.paused:
             return func(*args, **kwargs)
-        if func in FACTORIES or func in _LIKE or func in _METHODS:
+        if func in _MAKING:
             return self._make(func, args, kwargs)
         if Traced in types:
             return on_function(func, args, kwargs)

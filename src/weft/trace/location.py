@@ -23,8 +23,8 @@ _PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 _OURS = (_PACKAGE, os.path.dirname(torch.__file__) + os.sep)
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib", "stdlib")})
 _NOBODYS = ("<frozen ", "<__array_function__")
-_internal: dict[int, CodeType] = {}
-"""Code objects known to be internal, by id (hashing a code object itself reads all of it)."""
+_internal: dict[str, bool] = {}
+"""Whether a file's code is internal, by its name (a code object itself is slow to hash)."""
 
 
 class Place(NamedTuple):
@@ -62,13 +62,9 @@ class Lines(Sequence[Location | None]):
         return place.resolve() if place else None
 
 
-def is_internal(code: CodeType) -> bool:
-    """Whether `code` belongs to weft itself, to Python or to an installed library (a yes is remembered)."""
-    if id(code) in _internal:
-        return True
-    found = code.co_filename.startswith((_PACKAGE, *_LIBRARIES, *_NOBODYS))
-    if found:
-        _internal[id(code)] = code
+def is_internal(file: str) -> bool:
+    """Whether a file's code belongs to weft itself, to Python or to an installed library (the answer is remembered)."""
+    found = _internal[file] = file.startswith((_PACKAGE, *_LIBRARIES, *_NOBODYS))
     return found
 
 
@@ -80,7 +76,8 @@ def here() -> Place | None:
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if id(code) not in _internal and not is_internal(code):
+        inside = _internal.get(code.co_filename)
+        if inside is False or (inside is None and not is_internal(code.co_filename)):
             return Place(code, frame.f_lasti)
         frame = frame.f_back
     frame = sys._getframe(1)

@@ -138,8 +138,8 @@ class Session:
         return generation
 
     def _add_run(self, kind: str, tensors: dict[str, torch.Tensor], options: Any, like: Run | None = None) -> Run:
-        card = self.model.card_for(tensors) if like is None else like.card
         with _plainly():
+            card = self.model.card_for(tensors) if like is None else like.card
             inputs = tuple((name, self.graph.constant(tensor)) for name, tensor in tensors.items())
             node = RunNode(kind, inputs, options)
             self.graph.use_card(len(self.graph.nodes), card)
@@ -273,7 +273,7 @@ class Session:
 
     def _run(self) -> None:
         self._experiment = self.graph.experiment()
-        if not any(isinstance(node, Save | Keep) for node in self._experiment.nodes):
+        if not self._saved and not any(isinstance(node, (Save, Keep)) for node in self._experiment.nodes):
             if not self.graph.shown and any(isinstance(node, Write) for node in self._experiment.nodes):
                 raise ProgramError(
                     "this session edits a run but saves nothing, so nothing would run; .save() what you want"
