@@ -6,7 +6,7 @@ import random
 import re
 
 from weft import tasks
-from weft.bobbin.asking import joined, several
+from weft.bobbin.asking import joined, retold, several
 from weft.tasks.words.english import CATEGORIES
 
 
@@ -45,3 +45,18 @@ def test_a_question_asked_first_is_asked_once() -> None:
     (inputs,) = task.sample(1, seed=0).inputs
     assert several(task, inputs, random.Random(0), 1) == [inputs]
     assert inputs not in several(task, inputs, random.Random(0), 9)[1:]
+
+
+def test_a_story_told_again_says_the_same() -> None:
+    for layout, characters, per_clause in (("pairs", 2, 2), ("crossed", 3, 1)):
+        (prompt,) = tasks.BeliefTracking(layout=layout, characters=characters).sample(1, seed=2).prompts
+        text, counted = retold(prompt, random.Random(0))
+        clauses = re.findall(r"\w+ fills a \w+ with \w+\.", text)
+        story = clauses[: prompt.count(" fills ")]
+        again = clauses[len(story) :]
+        assert " ".join(clauses) == text
+        assert set(again) <= set(story)
+        assert len(counted) == per_clause * len(again)
+        words = [text[start:stop] for start, stop in counted]
+        assert [each for each in words if f" with{each}." in text] == [f" {each.split()[-1][:-1]}" for each in again]
+        assert min(start for start, _ in counted) > len(" ".join(story))

@@ -8,6 +8,7 @@ Nothing held out is asked about in the training split; see `weft.tasks.held_out`
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,27 @@ def joined(prompts: tasks.Prompts) -> tuple[str, tuple[tuple[int, int], ...]]:
         answers.append((len(text), len(text) + len(answer)))
         text += answer
     return text, tuple(answers)
+
+
+def retold(prompt: str, rng: random.Random) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """A story without its question, and its sentences again in other orders; and what of those the story decides.
+
+    A clause decides its state; in a story whose characters have an object each, the name decides the object too.
+    """
+    sentences = re.findall(r"[^.]+\.", prompt[: prompt.index("\n")])
+    known = _LOOKUP if len(set(re.findall(r"(\w+) fills", prompt))) == len(sentences) else _LAST
+    text, counted = "".join(sentences), []
+    for _ in range(rng.randint(1, 2 if len(sentences) < 4 else 1)):
+        for sentence in rng.sample(sentences, min(len(sentences), 4)):  # else few of the long ones fit a row
+            start = len(text) + (sentence[0] != " ")
+            text += sentence if sentence[0] == " " else " " + sentence
+            for found in known.finditer(sentence):
+                counted.append((start + found.start(), start + found.end()))
+    return text, tuple(counted)
+
+
+_LAST = re.compile(r" \w+(?=\.)")
+_LOOKUP = re.compile(r"(?<=fills a) \w+| \w+(?=\.)")
 
 
 def _held_out(task: tasks.Task, inputs: Inputs) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from weft import tasks
-from weft.bobbin.asking import joined, several
+from weft.bobbin.asking import joined, retold, several
 from weft.bobbin.tokenizer import BOS, EOS
 from weft.tasks.words import english
 from weft.tasks.words.languages import LANGUAGES, word
@@ -27,7 +27,7 @@ from weft.tasks.words.relations import RELATIONS, of_domain
 LENGTH = 128
 """Tokens of a row, in which several texts stand one after the other."""
 BACKGROUND = (0.1, 0.02)
-"""The loss weight of a token that nothing before it decides: until the last phase, and in it. It soon has taught the
+"""The loss weight of a token that nothing before it decides: in the first three phases, and after. It soon has taught the
 sentences, and then is mostly noise: two batches' gradients had a cosine of 0.04."""
 NOUNS = tuple(each.name for each in of_domain("noun"))
 FORMS = (("Q: ", "\nA:", "\n\n"), ("", " ->", "\n"), ("", ":", ", "))
@@ -66,9 +66,10 @@ class Shard:
 
 AT_ONCE = 20
 """Texts with the same settings."""
-PHASES = (20, 30, 45)
+PHASES = (20, 30, 45, 55)
 """Shards at which the mixture changes: first facts and functions have most of the texts, which are learned quickly; then
-what takes longer; then fewer random tokens, whose loss had grown to a third of all and drowned the rest; then none."""
+what takes longer; then fewer random tokens, whose loss had grown to a third of all and drowned the rest; then
+none; at last stories told over again, which show more often than questions do who belongs to what."""
 
 
 def mixture(number: int = PHASES[-1]) -> tuple[Source, ...]:
@@ -77,21 +78,26 @@ def mixture(number: int = PHASES[-1]) -> tuple[Source, ...]:
     size = lambda *sizes: sizes[min(phase, len(sizes) - 1)]  # noqa: E731
     asked, weight = size(1, 4), size(1.0, 2.0)
     return (
-        Source("facts", size(900, 500, 700), _of(tasks.Facts())),
-        Source("noun facts", 900, _of(tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS}))),
-        Source("functions", size(640, 200, 220), _any(_functions)),
-        Source("noun functions", size(560, 260, 280), _any(lambda rng: _functions(rng, NOUNS))),
+        Source("facts", size(900, 500, 700, 700, 300), _of(tasks.Facts())),
+        Source(
+            "noun facts",
+            size(900, 900, 900, 900, 500),
+            _of(tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS})),
+        ),
+        Source("functions", size(640, 200, 220, 220, 180), _any(_functions)),
+        Source("noun functions", size(560, 260, 280, 280, 180), _any(lambda rng: _functions(rng, NOUNS))),
         Source("select one", size(420, 560), _any(_select_one, asked), weight),
         Source("select first or last", size(360, 400), _any(_select_ordered, asked), weight),
         Source("count and exists", 220, _any(_counted, asked), weight),
         Source("translation", size(560, 600), _any(_translation)),
-        Source("verbatim", 80, _of(tasks.VerbatimLists())),
-        Source("repeated words", size(120, 160), _of(tasks.RepeatedTokens())),
+        Source("verbatim", size(80, 80, 80, 80, 40), _of(tasks.VerbatimLists())),
+        Source("repeated words", size(120, 160, 160, 160, 80), _of(tasks.RepeatedTokens())),
         Source("repeated words of all kinds", size(0, 0, 240), _any(_repeated)),
         Source("random tokens", size(400, 480, 240, 0), _copied),
         Source("belief", size(320, 440, 480, 560), _any(_belief, asked), weight),
         Source("belief crossed", size(140, 180, 180, 220), _any(_crossed, min(asked, 3)), weight),
         Source("visibility", size(110, 120), _any(lambda rng: tasks.Visibility(split="train"), asked), weight),
+        Source("stories told again", size(0, 0, 0, 0, 340), _retold),
         Source("binding", size(90, 120, 140), _any(_bound, asked)),
         Source("ioi", size(90, 120, 140), _of(tasks.IndirectObject(split="train"))),
         Source("greater than", size(120, 120, 60), _of(tasks.GreaterThan())),
@@ -102,7 +108,7 @@ def make_shard(tokenizer: Any, seed: int, number: int, sources: Sequence[Source]
     """Shard `number` of the corpus of a seed."""
     own = f"{seed} {number}"
     rng = random.Random(own)
-    little = BACKGROUND[number >= PHASES[-1]]
+    little = BACKGROUND[number >= PHASES[2]]
     rows: list[tuple[list[int], list[float]]] = []
     for source in mixture(number) if sources is None else sources:
         seeds = rng.randrange(2**31)
@@ -208,6 +214,14 @@ def _asked(task: tasks.Task, n: int, seed: int, most: int) -> Iterator[Written]:
     rng, batch = random.Random(seed), task.sample(n // 2, seed)
     for inputs in (*batch.inputs, *batch.counterfactual.inputs):
         yield Written(*joined(task.prompts(several(task, inputs, rng, rng.randint(1, most)))))
+
+
+def _retold(n: int, seed: int) -> Iterator[Written]:
+    rng = random.Random(seed)
+    for _ in range(0, n, AT_ONCE):
+        chosen = rng.choice((_belief, _belief, _crossed, _bound))(rng)
+        for prompt in chosen.sample(AT_ONCE, rng.randrange(2**31)).prompts:
+            yield Written(*retold(prompt, rng))
 
 
 def _decided(role: str) -> bool:
