@@ -90,3 +90,17 @@ def test_it_can_be_cancelled():
     model = weft.load(tiny_gpt2(), name="tiny")
     with pytest.raises(JobCancelledError):
         run(model.backend.loaded, experiment(model), cancelled=lambda: True)
+
+
+@pytest.mark.parametrize(
+    "index", [(torch.tensor([3]), torch.tensor([0])), (torch.tensor([0]), torch.tensor([-8]))], ids=str
+)
+def test_an_index_outside_is_refused_where_runs_are_planned(index):
+    model = weft.load(tiny_gpt2(), name="tiny")
+    for write in (False, True):
+        with pytest.raises(WeftError, match="are there|out of bounds"), model.session() as s:
+            first, second = s.run(FIRST), s.run(FIRST)
+            first.resid_post[0][:, -1] = second.resid_post[0][:, -1] + 1
+            if write:
+                first.resid_post[1][index] = 0.0
+            (first.resid_post[1] * 2 if write else first.resid_post[1][index]).save("x")

@@ -147,6 +147,8 @@ class SiteValue(LazySite):
     def _indexed(self, indices: Any) -> Any:
         if len(indices) < 2 or any(not plain(index) for index in indices[:2]) or any(i is None for i in indices[2:]):
             return None
+        if not all(within(index, size) for index, size in zip(indices[:2], self.shape, strict=False)):
+            return None  # the operation itself says so
         rows, positions = self._places(indices[0], indices[1])
         if rows.dim() != 1:
             return None
@@ -158,6 +160,8 @@ class SiteValue(LazySite):
 
     def _put(self, indices: Any, values: torch.Tensor, accumulate: bool = False) -> Any:
         if len(indices) < 2 or any(not plain(index) for index in indices[:2]) or any(i is None for i in indices[2:]):
+            return None
+        if not all(within(index, size) for index, size in zip(indices[:2], self.shape, strict=False)):
             return None
         rows, positions = self._places(indices[0], indices[1])
         if rows.dim() != 1 or len(torch.unique(rows)) != len(rows):
@@ -211,6 +215,8 @@ class Picked(Lazy):
             entry = torch.tensor([args[1] % self.shape[-1]])
             return self.site.at(self.rows, self.positions, entry).reshape(self.shape[:-1])
         if name == "index.Tensor" and axis == 1 and len(args[0]) == 2 and all(plain(index) for index in args[0]):
+            if not all(within(index, size) for index, size in zip(args[0], self.shape, strict=True)):
+                return None
             rows, entries = (index % size for index, size in zip(args[0], self.shape, strict=True))
             if rows.dim() > 1 or entries.dim() > 1:
                 return None
@@ -243,6 +249,11 @@ def patched(value: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor, pa
 def same_places(rows: torch.Tensor, positions: torch.Tensor, patch: Patch) -> bool:
     """Whether a patch is for just these places, in this order."""
     return len(rows) == len(patch.rows) and torch.equal(rows, patch.rows) and torch.equal(positions, patch.positions)
+
+
+def within(index: torch.Tensor, size: int) -> bool:
+    """Whether every index is there, counted from the front or from the end: `%` would let any through."""
+    return not index.numel() or (int(index.min()) >= -size and int(index.max()) < size)
 
 
 def plain(index: Any) -> bool:
