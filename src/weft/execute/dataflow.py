@@ -13,46 +13,31 @@ from typing import Any
 import torch
 
 from weft.errors import ExecutionError, GradientError, WeftError
-from weft.execute import kernels
-from weft.execute.lazy import Lazy, LazySite, full
+from weft.execute.arithmetic import Arithmetic, Key, replaced
+from weft.execute.lazy import full
 from weft.execute.needed import Uses
 from weft.ir.nodes import (
     EACH,
-    Apply,
     Const,
-    Dtype,
     Experiment,
     Grad,
-    Keep,
     Loop,
-    Op,
-    Param,
     Read,
     Ref,
     Run,
-    Save,
-    Slot,
-    Update,
-    ViewStep,
     Write,
     operands,
 )
-from weft.ir.views import apply_chain
-
-Key = tuple[int, int | None]
 
 
-class Dataflow:
+class Dataflow(Arithmetic):
     """Values as they become known. `steps` says of each generation's run how many steps it has."""
 
     def __init__(
         self, loaded: Any, experiment: Experiment, uses: Uses, constant: Callable[[Any], torch.Tensor]
     ) -> None:
-        self.loaded, self.experiment, self.uses, self.constant = loaded, experiment, uses, constant
-        self.nodes = experiment.nodes
-        self.values: dict[Key, tuple[Any, ...]] = {}
-        self.saved: dict[str, Any] = {}
-        self.given: dict[int, tuple[Any, ...]] = {}  # what the slots of a loop's body hold in this step
+        super().__init__(loaded, experiment, constant)
+        self.uses = uses
         self.needs = [tuple({ref.node for ref in operands(node)}) for node in self.nodes]
         self.stepped = self._stepped()
         self.consumers: dict[int, list[int]] = defaultdict(list)
@@ -178,7 +163,8 @@ class Dataflow:
         node = self.nodes[index]
         graph = index in self.uses.with_grad and not getattr(node, "nograd", False)
         with torch.set_grad_enabled(graph):
-            outputs = self._value(index, node, step)
+            taken = isinstance(node, Grad)
+            outputs = self._gradients(node.of, node.wrt, step) if taken else self.value(index, node, step)
             return tuple(self.target(Ref(index, out), value) for out, value in enumerate(outputs))
 
     def target(self, ref: Ref, value: Any) -> Any:
@@ -187,71 +173,6 @@ class Dataflow:
             return value
         whole = full(value)  # put together once: the gradient is that of this very tensor
         return whole if whole.requires_grad else whole.requires_grad_()
-
-    def _value(self, key: int, node: Any, step: int | None) -> tuple[Any, ...]:
-        match node:
-            case Const(data):
-                return (self.constant(data),)
-            case Param(name):
-                return (self.loaded.param(name).detach(),)
-            case Apply(part, arg):
-                return (self.loaded.apply(part, self.get(arg, step)),)
-            case Op(name, args):
-                return self._op(name, args, step)
-            case Write(prev, view, value):
-                return (self._write(prev, view, value, step),)
-            case Update(base, view, value, layout):
-                return (replaced(self.get(base, step), view, self.get(value, step), layout),)
-            case Grad(of, wrt):
-                return self._gradients(of, wrt, step)
-            case Save(name, value):
-                self._save(name, self.get(value, step), step)
-                return ()
-            case Slot():
-                return self.given[key]
-            case Keep() | Loop():
-                raise ExecutionError(
-                    f"{type(node).__name__.lower()} has its place in the program, but nothing runs it yet"
-                )
-        raise ExecutionError(f"a node of kind {type(node).__name__} cannot be computed")
-
-    def get(self, ref: Ref, step: int | None) -> torch.Tensor:
-        """An operand's numbers."""
-        return full(self.held(ref, step))
-
-    def held(self, ref: Ref, step: int | None) -> Any:
-        """An operand, perhaps not put together yet."""
-        return self.values[ref.node, step if ref.node in self.stepped else None][ref.out]
-
-    def _op(self, name: str, args: tuple[Any, ...], step: int | None) -> tuple[Any, ...]:
-        first = self.held(args[0], step) if args and isinstance(args[0], Ref) else None
-        if isinstance(first, Lazy):
-            answer = first.op(name, self._args(args[1:], step))
-            if answer is not None:
-                return (answer,)
-        return kernels.call(name, self._args(args, step))
-
-    def _write(self, prev: Ref, view: tuple[ViewStep, ...], value: Ref, step: int | None) -> Any:
-        base, new = self.held(prev, step), self.held(value, step)
-        if not isinstance(base, LazySite):
-            return replaced(full(base), view, full(new))
-        if isinstance(new, LazySite) and not view and new.layout is base.layout:
-            return new  # an indexed write: already this site with some places replaced
-        return base.written(view, full(new))
-
-    def _args(self, arg: Any, step: int | None) -> Any:
-        if isinstance(arg, Ref):
-            return self.get(arg, step)
-        if isinstance(arg, Dtype):
-            return arg
-        return tuple(self._args(item, step) for item in arg) if isinstance(arg, tuple) else arg
-
-    def _save(self, name: str, value: torch.Tensor, step: int | None) -> None:
-        kept = value.detach().clone()
-        if step is None:
-            self.saved[name] = kept
-        else:
-            self.saved.setdefault(name, {})[step] = kept
 
     def _gradients(self, of: Ref, wrt: tuple[Ref, ...], step: int | None) -> tuple[torch.Tensor, ...]:
         scalar, targets = self.get(of, step), [self.get(ref, step) for ref in wrt]
@@ -281,20 +202,6 @@ class Dataflow:
         return {i for i, node in enumerate(self.nodes) if isinstance(node, Grad) and node.of == of}
 
 
-def replaced(
-    base: torch.Tensor, view: tuple[ViewStep, ...], value: torch.Tensor, layout: tuple[int, ...] = ()
-) -> torch.Tensor:
-    """A copy of `base` in which the part that `view` leads to is `value`."""
-    if layout:
-        back = sorted(range(len(layout)), key=lambda dim: layout[dim])
-        result = base.permute(layout).clone(memory_format=torch.contiguous_format).permute(back)
-    else:
-        result = base.clone(memory_format=torch.contiguous_format)
-    offset, sizes, strides = apply_chain(tuple(base.shape), layout, view)
-    result.as_strided(sizes, strides, offset).copy_(value)
-    return result
-
-
 def _options(run: Any) -> dict[str, Any]:
     return dict(run.options)
 
@@ -303,3 +210,6 @@ def _name(node: Any) -> str:
     return (
         str(node.site) if isinstance(node, Read) else "a tensor of yours" if isinstance(node, Const) else "that value"
     )
+
+
+__all__ = ["Dataflow", "Key", "replaced"]

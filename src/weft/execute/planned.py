@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from weft.execute import reference, sliced
+from weft.execute import reference, sliced, straight
 from weft.execute.engine import Engine
 from weft.execute.needed import Uses
 from weft.execute.reference import Interpreter, Progress, frozen
+from weft.execute.straight import ALONE
 from weft.execute.trial import distrust
 from weft.execute.turns import take_turns
 from weft.ir.nodes import Const, Experiment, Run
@@ -39,6 +40,8 @@ def run(
 ) -> Outcome:
     """Run an experiment in the least work that gives the same numbers as the reference, in `memory` bytes above the model
     (None: a share of what is free)."""
+    if straight.fits(loaded, experiment):
+        return straight.run(loaded, experiment, cancelled)
     reason = unplanned(loaded, experiment) or distrust(loaded, _trusted, reference.run)
 
     def whole(part: Experiment, limits: Limits, tell: Progress, applied: set[int]) -> Outcome:
@@ -119,9 +122,6 @@ def _plan(loaded: Any, experiment: Experiment, uses: Uses, reason: str) -> Asked
     if len(found.forks) == len(runs) == 1 and not worth_sharing(found.forks[0].tokens):
         return Asked((), {runs[0]: ALONE})
     return found
-
-
-ALONE = "a single run of rows alike in length has nothing to share"
 
 
 def _one_row(experiment: Experiment, run: int) -> bool:
