@@ -98,7 +98,7 @@ def test_it_can_be_cancelled():
 def test_an_index_outside_is_refused_where_runs_are_planned(index):
     model = weft.load(tiny_gpt2(), name="tiny")
     for write in (False, True):
-        with pytest.raises(WeftError, match="are there|out of bounds"), model.session() as s:
+        with pytest.raises(WeftError, match=r"are there|out of bounds"), model.session() as s:
             first, second = s.run(FIRST), s.run(FIRST)
             first.resid_post[0][:, -1] = second.resid_post[0][:, -1] + 1
             if write:
