@@ -15,6 +15,8 @@ from tests.generated.sites import spot
 from tests.generated.sketch import Misfit, Sketch, Value
 from tests.generated.zoo import VOCABULARY, Which
 
+from weft.ir.nodes import Site
+
 MODELS = [("gpt2", 2), ("gpt2", 3), ("llama", 2), ("llama", 4), ("mistral", 3), ("qwen2", 2), ("qwen2", 3)]
 
 
@@ -157,7 +159,9 @@ def _standing(sketch: Sketch) -> tuple[str, ...]:
     rng, found = sketch.rng, []
     layers, width = sketch.card.sizes["n_layers"], sketch.card.sizes["d_model"]
     for _ in range(rng.randrange(1, 3)):
-        site = f"edited.{rng.choice(['resid_post', 'mlp_out', 'attn_out'])}[{rng.randrange(layers)}]"
+        name, layer = rng.choice(["resid_post", "mlp_out", "attn_out"]), rng.randrange(layers)
+        sketch.standing.add(sketch.card.by_site[Site(name, layer)][0])
+        site = f"edited.{name}[{layer}]"
         found.append(
             rng.choice(
                 [

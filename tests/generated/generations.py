@@ -55,7 +55,7 @@ def at_step(generation: Made, step: int) -> Handle:
 
 def write_once(sketch: Sketch, name: str, order: int, each: bool) -> None:
     """Misfit where a generation's site would be written both at each step and at one, which is in no certain order."""
-    if sketch.steps.setdefault((name, order), each) != each:
+    if sketch.steps.setdefault((name, order), each) != each or (each and order in sketch.standing):
         raise Misfit("written both at each step and at one")
 
 

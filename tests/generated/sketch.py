@@ -49,6 +49,7 @@ class Sketch:
     steps: dict[tuple[str, int], bool] = field(
         default_factory=dict
     )  # generations' sites written: at each step, or at one
+    standing: set[int] = field(default_factory=set)  # sites that standing edits write, at each step by itself
     counter: int = 0
 
     def __post_init__(self) -> None:
