@@ -20,28 +20,29 @@ def prompt_inputs(model: Model, prompts: Any, inputs: dict[str, torch.Tensor]) -
         return _tensors(model, inputs)
     if inputs:
         raise ProgramError("give prompts or keyword tensors, not both", where=where())
-    if model.card.kind != "decoder":
+    card = model.card
+    if card.kind != "decoder":
         raise ProgramError(
             "this model is no language model: give its tensors by keyword, s.run(name=tensor)", where=where()
         )
     ids, start = _tokens(model, prompts)
-    limit = model.card.max_positions
+    limit = card.max_positions
     if limit and ids.shape[1] > limit:
         raise TokenError(f"the longest prompt has {ids.shape[1]} tokens; this model takes {limit}", where=where())
-    top = int(ids.max()) if ids.numel() else 0
-    vocabulary = model.card.sizes["d_vocab"]
-    if top >= vocabulary or int(ids.min()) < 0:
+    low, top = torch.aminmax(ids) if ids.numel() else (0, 0)
+    vocabulary = card.sizes["d_vocab"]
+    if top >= vocabulary or low < 0:
         raise TokenError(
-            f"token ids go from 0 to {vocabulary - 1}; given {top if top >= vocabulary else int(ids.min())}",
-            where=where(),
+            f"token ids go from 0 to {vocabulary - 1}; given {int(top if top >= vocabulary else low)}", where=where()
         )
     found = {"tokens": ids}
-    if bool((start > 0).any()):
+    if start is not None and bool((start > 0).any()):
         found["start"] = start
     return "tokens", found
 
 
-def _tokens(model: Model, prompts: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _tokens(model: Model, prompts: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Token ids, and where each row begins (None: every row is whole)."""
     if isinstance(prompts, torch.Tensor):
         ids = getattr(prompts, "numbers", None) if hasattr(prompts, "_st") else prompts
         if ids is None:
@@ -51,8 +52,7 @@ def _tokens(model: Model, prompts: Any) -> tuple[torch.Tensor, torch.Tensor]:
                 f"token ids are a LongTensor [batch, pos] with at least one of each, not {ids.dtype} {tuple(ids.shape)}",
                 where=where(),
             )
-        ids = (ids[None] if ids.dim() == 1 else ids).long().clone()
-        return ids, torch.zeros(ids.shape[0], dtype=torch.long)
+        return (ids[None] if ids.dim() == 1 else ids).to(torch.long, copy=True), None
     vocabulary = model.card.sizes["d_vocab"]
     try:
         return encode_ids(prompts, vocabulary) if model.tokens is None else model.tokens.encode(prompts, vocabulary)

@@ -9,7 +9,7 @@ model.unembed(x), model.W_O[3], model.module("transformer.ln_f")(x)
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,11 +74,9 @@ class Model:
             raise ModelError(f'a plan is "auto" or "reference", not {plan!r}', where=where())
         return Session(self, plan, wait, fresh)
 
-    @contextmanager
-    def trace(self, prompts: Any = None, *, plan: str = "auto", **inputs: torch.Tensor) -> Iterator[Run]:
+    def trace(self, prompts: Any = None, *, plan: str = "auto", **inputs: torch.Tensor) -> AbstractContextManager[Run]:
         """A session of one run: `with model.trace("…") as run:`."""
-        with self.session(plan=plan) as session:
-            yield session.run(prompts, **inputs)
+        return _OneRun(self.session(plan=plan), prompts, inputs)
 
     @contextmanager
     def edit(self) -> Iterator[EditedModel]:
@@ -277,6 +275,24 @@ class Model:
             else open_session.graph.constant(resolve(x) if isinstance(x, Traced) else x)
         )
         return open_session.parameter(Apply(part, ref), TensorType(spec.dtype, (*x.shape[:-1], spec.d_out)))
+
+
+class _OneRun:
+    """A session whose block is given the one run that it has."""
+
+    def __init__(self, session: Session, prompts: Any, inputs: dict[str, torch.Tensor]) -> None:
+        self._session, self._prompts, self._inputs = session, prompts, inputs
+
+    def __enter__(self) -> Run:
+        self._session.__enter__()
+        try:
+            return self._session.run(self._prompts, **self._inputs)
+        except BaseException as error:
+            self._session.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._session.__exit__(kind, error, trace)
 
 
 class LayeredParam:

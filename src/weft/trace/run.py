@@ -46,14 +46,18 @@ class Run(Places):
         self.batch = int(first.shape[0]) if first.dim() else 1
         self.pos = int(first.shape[1]) if first.dim() > 1 else 1
         self.tokens = tokens
-        start = inputs.get("start")
-        self.start = torch.zeros(self.batch, dtype=torch.long) if start is None else start
         self.label = f"run {session.count_run()}"
         self._layered = card.layered
         self._resolved: dict[tuple[str, int | None], Site] = {}
         self._sites: dict[tuple[Site, int | None], Storage] = {}
         self._step: int | None = None
         self._prompt = self
+
+    @cached_property
+    def start(self) -> torch.Tensor:  # type: ignore[override]
+        """The first real position of each row, LongTensor [batch]."""
+        start = self.inputs.get("start")
+        return torch.zeros(self.batch, dtype=torch.long) if start is None else start
 
     @cached_property
     def mask(self) -> torch.Tensor:

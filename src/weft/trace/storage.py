@@ -45,7 +45,8 @@ class Origin:
     def has_padding(self) -> bool:
         """Whether rows of the run are of different lengths."""
         if self.padded is None:
-            self.padded = bool((self.run.session.latest(self.run) > 0).any())
+            start = self.run.inputs.get("start")
+            self.padded = start is not None and bool((start > 0).any())
         return self.padded
 
 
