@@ -34,6 +34,16 @@ def joined(prompts: tasks.Prompts) -> tuple[str, tuple[tuple[int, int], ...]]:
     return text, tuple(answers)
 
 
+def shortened(prompts: tasks.Prompts) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """A list, and after it each category asked about with its word: "Options: oak, bus.\\nvehicle: bus\\ntree: oak"."""
+    text, answers = f"Options: {', '.join(prompts.inputs[0]['items'])}.", []
+    for inputs, answer in zip(prompts.inputs, prompts.answers, strict=True):
+        text += f"\n{inputs['category']}:"
+        answers.append((len(text), len(text) + len(answer)))
+        text += answer
+    return text, tuple(answers)
+
+
 def retold(prompt: str, rng: random.Random) -> tuple[str, tuple[tuple[int, int], ...]]:
     """A story without its question, and its sentences again in other orders; and what of those the story decides.
 

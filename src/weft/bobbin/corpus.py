@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from weft import tasks
-from weft.bobbin.asking import joined, retold, several
+from weft.bobbin.asking import joined, retold, several, shortened
 from weft.bobbin.tokenizer import BOS, EOS
 from weft.tasks.words import english
 from weft.tasks.words.languages import LANGUAGES, word
@@ -66,10 +66,10 @@ class Shard:
 
 AT_ONCE = 20
 """Texts with the same settings."""
-PHASES = (20, 30, 45, 55)
+PHASES = (20, 30, 45, 55, 60)
 """Shards at which the mixture changes: first facts and functions have most of the texts, which are learned quickly; then
 what takes longer; then fewer random tokens, whose loss had grown to a third of all and drowned the rest; then
-none; at last stories told over again, which show more often than questions do who belongs to what."""
+none; at last stories told again and lists asked in short, which show more often than questions what belongs to what."""
 
 
 def mixture(number: int = PHASES[-1]) -> tuple[Source, ...]:
@@ -86,7 +86,7 @@ def mixture(number: int = PHASES[-1]) -> tuple[Source, ...]:
         ),
         Source("functions", size(640, 200, 220, 220, 180), _any(_functions)),
         Source("noun functions", size(560, 260, 280, 280, 180), _any(lambda rng: _functions(rng, NOUNS))),
-        Source("select one", size(420, 560), _any(_select_one, asked), weight),
+        Source("select one", size(420, 560, 560, 560, 560, 460), _any(_select_one, asked), weight),
         Source("select first or last", size(360, 400), _any(_select_ordered, asked), weight),
         Source("count and exists", 220, _any(_counted, asked), weight),
         Source("translation", size(560, 600), _any(_translation)),
@@ -97,6 +97,7 @@ def mixture(number: int = PHASES[-1]) -> tuple[Source, ...]:
         Source("belief", size(320, 440, 480, 560), _any(_belief, asked), weight),
         Source("belief crossed", size(140, 180, 180, 220), _any(_crossed, min(asked, 3)), weight),
         Source("visibility", size(110, 120), _any(lambda rng: tasks.Visibility(split="train"), asked), weight),
+        Source("lists asked in short", size(0, 0, 0, 0, 0, 400), _in_short),
         Source("stories told again", size(0, 0, 0, 0, 340), _retold),
         Source("binding", size(90, 120, 140), _any(_bound, asked)),
         Source("ioi", size(90, 120, 140), _of(tasks.IndirectObject(split="train"))),
@@ -214,6 +215,14 @@ def _asked(task: tasks.Task, n: int, seed: int, most: int) -> Iterator[Written]:
     rng, batch = random.Random(seed), task.sample(n // 2, seed)
     for inputs in (*batch.inputs, *batch.counterfactual.inputs):
         yield Written(*joined(task.prompts(several(task, inputs, rng, rng.randint(1, most)))))
+
+
+def _in_short(n: int, seed: int) -> Iterator[Written]:
+    rng = random.Random(seed)
+    for _ in range(0, n, AT_ONCE):
+        task = _select_one(rng)
+        for inputs in task.sample(AT_ONCE, rng.randrange(2**31)).inputs:
+            yield Written(*shortened(task.prompts(several(task, inputs, rng, 8))))
 
 
 def _retold(n: int, seed: int) -> Iterator[Written]:
