@@ -135,7 +135,9 @@ class Interpreter:
     def _input(self, ref: Ref) -> torch.Tensor:
         """What a run is given: a constant, or in a loop the rows of this step."""
         node: Any = self.nodes[ref.node]
-        return self.flow.given[ref.node][0].cpu() if isinstance(node, Slot) else to_tensor(node.data, torch.device("cpu"))
+        return (
+            self.flow.given[ref.node][0].cpu() if isinstance(node, Slot) else to_tensor(node.data, torch.device("cpu"))
+        )
 
     def _values(self) -> dict[str, torch.Tensor]:
         names = [node.name for node in self.nodes if isinstance(node, Save)]
