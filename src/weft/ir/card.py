@@ -89,6 +89,11 @@ class Card:
         return {spec.site: (order, spec) for order, spec in enumerate(self.sites)}
 
     @cached_property
+    def resolved(self) -> dict[tuple[str, int | None], Site]:
+        """What names that users wrote came to, with their layers: each is looked up once."""
+        return {}
+
+    @cached_property
     def by_part(self) -> dict[str, PartSpec]:
         return {part.name: part for part in self.parts}
 

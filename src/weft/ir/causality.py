@@ -21,7 +21,7 @@ from typing import cast
 
 from weft.errors import CausalityError, Location
 from weft.ir.card import Card
-from weft.ir.nodes import Node, Op, Read, Ref, Site, Write, arg_refs, operands
+from weft.ir.nodes import Const, Node, Op, Read, Ref, Save, Site, Write, arg_refs, operands
 
 Place = tuple[int, int]
 OrderOf = Callable[[int, Site], int | None]
@@ -64,6 +64,12 @@ class Frontiers:
 
     def _is_fixed(self, node: Node) -> bool:
         fixed = self._fixed
+        if type(node) is Const:
+            return True
+        if type(node) is Save:
+            return fixed[node.value.node]
+        if type(node) is Write:
+            return fixed[node.value.node] and fixed[node.prev.node]
         if type(node) is Op:  # most nodes are, and their operands mostly stand first: so without a generator
             for arg in node.args:
                 if type(arg) is Ref:

@@ -213,10 +213,13 @@ def _getitem(x: Any, index: Any) -> Any:
 
 def _setitem(x: Any, index: Any, value: Any) -> None:
     """Always by the view that reading there gives, met before or not: the same code must give the same program."""
-    if type(x) is Traced and isinstance(value, torch.Tensor | int | float) and viewing.basic(index) is not None:
-        changes.assign(_getitem(x, index), value)
-    else:
+    key = viewing.basic(index) if type(x) is Traced and isinstance(value, (torch.Tensor, int, float)) else None
+    if key is None:
         _taken_apart(torch.Tensor.__setitem__, (x, index, value), {})
+    elif viewing.is_there(value, x, key):
+        changes.check_writable(value)
+    else:
+        changes.assign(_getitem(x, index), value)
 
 
 def _view_of(func: Any) -> Any:

@@ -29,11 +29,11 @@ def prompt_inputs(model: Model, prompts: Any, inputs: dict[str, torch.Tensor]) -
     limit = card.max_positions
     if limit and ids.shape[1] > limit:
         raise TokenError(f"the longest prompt has {ids.shape[1]} tokens; this model takes {limit}", where=where())
-    low, top = torch.aminmax(ids) if ids.numel() else (0, 0)
+    low, top = (int(each) for each in torch.aminmax(ids)) if ids.numel() else (0, 0)
     vocabulary = card.sizes["d_vocab"]
     if top >= vocabulary or low < 0:
         raise TokenError(
-            f"token ids go from 0 to {vocabulary - 1}; given {int(top if top >= vocabulary else low)}", where=where()
+            f"token ids go from 0 to {vocabulary - 1}; given {top if top >= vocabulary else low}", where=where()
         )
     found = {"tokens": ids}
     if start is not None and bool((start > 0).any()):

@@ -9,20 +9,20 @@ run["blocks.5.attn.hook_z"]         by its TransformerLens name
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from weft.errors import SiteError
-from weft.ir.card import Card
+from weft.ir.card import Card, Dim
 from weft.ir.nodes import EACH, Read, Ref, Site
 from weft.models.names import resolve as resolve_name
 from weft.trace.location import where
 from weft.trace.modules import ModuleSite
 from weft.trace.places import Places
 from weft.trace.storage import Origin, Storage
-from weft.trace.tensor import Traced
+from weft.trace.tensor import Signature, Traced
 
 if TYPE_CHECKING:
     from weft.trace.session import Session
@@ -48,7 +48,7 @@ class Run(Places):
         self.tokens = tokens
         self.label = f"run {session.count_run()}"
         self._layered = card.layered
-        self._resolved: dict[tuple[str, int | None], Site] = {}
+        self._resolved = card.resolved
         self._sites: dict[tuple[Site, int | None], Storage] = {}
         self._step: int | None = None
         self._prompt = self
@@ -110,9 +110,10 @@ class Run(Places):
                 raise SiteError(f"this model has no site {site}; model.sites() lists those it has", where=where())
             spec = self.card.by_site[site][1]
             graph = self.session.graph
-            kind = spec.type(*self._lengths())
-            storage = Storage(graph, self.session, graph.add(Read(self.index, site, self._step)), root_size=kind.shape)
-            storage.signature = getattr(torch, kind.dtype), kind.shape, contiguous(kind.shape)
+            signature = _signature(spec.dims, spec.dtype, *self._lengths())
+            read = graph.add(Read(self.index, site, self._step))
+            storage = Storage(graph, self.session, read, root_size=signature[1])
+            storage.signature = signature
             storage.origin = Origin(self, site, spec, self._step)
             found = self._prompt._sites[site, self._step] = storage
         return found
@@ -152,6 +153,13 @@ class Run(Places):
         return sorted(
             {*super().__dir__(), *self.card.layered, *(s.site.name for s in self.card.sites if not s.site.path)}
         )
+
+
+@lru_cache(maxsize=1 << 12)
+def _signature(dims: tuple[Dim, ...], dtype: str, batch: int, pos: int, key: int) -> Signature:
+    """Dtype, size and strides of a site of these lengths."""
+    size = tuple(dim.at(batch, pos, key) for dim in dims)
+    return getattr(torch, dtype), size, contiguous(size)
 
 
 def contiguous(size: tuple[int, ...]) -> tuple[int, ...]:

@@ -315,7 +315,12 @@ class Session:
 def check_name(name: Any, of_what: str) -> None:
     """ProgramError unless `name` can name a result, or a value that is kept."""
     usable = (
-        isinstance(name, str) and name and not name.startswith("_") and name.isprintable() and not set(name) & {*"/\\"}
+        isinstance(name, str)
+        and name
+        and name[0] != "_"
+        and name.isprintable()
+        and "/" not in name
+        and "\\" not in name
     )
     if not usable:
         raise ProgramError(

@@ -58,7 +58,7 @@ class Traced(torch.Tensor):
         real: torch.Tensor | None = None,
     ) -> Traced:
         dtype, size, stride = signature
-        self = _make(cls, size, strides=stride, storage_offset=offset, dtype=dtype)
+        self = _make(cls, size, stride, offset, None, dtype)  # by position: by name takes longer
         _guard(self)
         self._st = storage
         self._chain = chain

@@ -6,7 +6,7 @@ a sweep does not take every index apart again.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -31,10 +31,16 @@ _SAME_STORAGE = (aten.alias.default, aten.lift_fresh.default)
 
 def through(x: Traced, seen: _Seen, real: torch.Tensor | None = None) -> Traced:
     """`x` through the steps remembered."""
-    steps, signature, offset = seen
+    _, signature, offset = seen
+    return Traced(x._st, signature, x._chain + _steps(seen), x._offset + offset, real)
+
+
+def _steps(seen: _Seen) -> tuple[ViewStep, ...]:
+    """The steps, as the user's grad mode has them."""
+    steps, signature, _ = seen
     if not torch.is_grad_enabled() and signature[0].is_floating_point and nograd() and not _detached(steps):
-        steps = (*steps, NOGRAD)
-    return Traced(x._st, signature, x._chain + steps, x._offset + offset, real)
+        return (*steps, NOGRAD)
+    return steps
 
 
 def _detached(steps: tuple[ViewStep, ...]) -> bool:
@@ -150,6 +156,14 @@ def indexed(x: Traced, key: Any) -> Traced | None:
     """`x[index]` for an index met before, `key` being its `basic` form."""
     seen = _indexed.get((x._sig, key))
     return None if seen is None or x._st.known is not None else through(x, seen)
+
+
+def is_there(value: Any, x: Traced, key: Any) -> TypeGuard[Traced]:
+    """Whether `value` is the very view that `x[index]` gives, for an index met before: `x[index] += y` puts it back."""
+    if type(value) is not Traced or value._st is not x._st:
+        return False
+    seen = _indexed.get((x._sig, key))
+    return seen is not None and value._chain == x._chain + _steps(seen)
 
 
 def remember(x: Traced, key: Any, found: Any) -> None:
