@@ -8,6 +8,7 @@ from tests.generated.zoo import Which, model_of, module_of
 from tests.tiny import tiny_llama
 
 import weft
+from weft.errors import ProgramError
 from weft.execute import keys, turns
 
 RAGGED = [[3, 4, 5, 6], [3, 4], [3, 4, 5, 6, 7, 8]]
@@ -276,3 +277,20 @@ def test_a_generation_that_a_gradient_goes_through_is_left_to_the_reference():
     assert s.results["gradient"].any()
     assert "1 run: a generation that a gradient goes through" in s.explain()
     assert decoded(s) == ["decoded        1 generation side by side, 3 rows, 2 steps"]
+
+
+@pytest.mark.parametrize("standing", [False, True])
+def test_a_site_written_at_each_step_and_at_one_is_refused_at_its_line(standing):
+    model = model_of(GPT2)
+    with model.edit() as edited:
+        edited.mlp_out[0] *= 0.5
+    with (
+        pytest.raises(ProgramError, match="both at each step and at one") as caught,
+        (edited if standing else model).session() as s,
+    ):
+        g = s.generate(RAGGED, max_new_tokens=2)
+        if not standing:
+            g.step(1).mlp_out[0][:, -1] += vector(GPT2)
+        g.each.mlp_out[0][:, -1] += vector(GPT2)  # refused
+        raise AssertionError("not refused at its line")
+    assert "# refused" in str(caught.value)

@@ -36,7 +36,7 @@ UNARY = {
     "{v}.transpose(0, -1)": "op view",
     "{v}.flatten()": "op view",
     "torch.einsum('...i,...j->...ij', {v}, {v})": "op matmul",
-    "torch.nn.functional.cosine_similarity({v}, const({c}, {last}), dim=-1)": "op norm",
+    "torch.nn.functional.cosine_similarity({v} + 1.0, const({c}, {last}), dim=-1)": "op norm",
 }
 BINARY = ["{v} + {w}", "{v} * torch.tanh({w})", "torch.stack([{v}, {w}])", "torch.cat([{v}, {w}])", "{v} - 0.5 * {w}",
           "torch.maximum({v}, {w})", "torch.lerp({v}, {w}, 0.3)", "{v} @ {w}.transpose(-1, -2)"]  # fmt: skip

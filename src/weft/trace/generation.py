@@ -64,6 +64,11 @@ class Step(Run):
             )
         return super()._storage(site)
 
+    def written_otherwise(self, site: Site, step: int) -> bool:
+        """Whether the site is written at single steps, and `step` is every one; or the other way round."""
+        same = ((at, each) for (name, at), each in self._prompt._sites.items() if name == site and at is not None)
+        return any(each.version and (at == EACH) != (step == EACH) for at, each in same)
+
     def fork(self) -> Run:
         raise ProgramError("a step cannot be forked; fork the generation", where=where())
 

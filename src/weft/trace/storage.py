@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from weft.errors import CausalityError, SiteError
+from weft.errors import CausalityError, ProgramError, SiteError
 from weft.ir.nodes import Const, Op, Ref, Site, Update, ViewStep, Write
 from weft.trace.constants import COPIED, TensorConstant
 from weft.trace.location import where
@@ -149,6 +149,12 @@ class Storage:
             check_padding(origin.run, origin.spec.axes, self.root_size, see)
         if not origin.spec.writable:
             raise SiteError(f"{origin.site} can be read but not written", where=where())
+        if origin.step is not None and origin.run.written_otherwise(origin.site, origin.step):
+            raise ProgramError(
+                f"{origin.site} is written both at each step and at one step of the same generation, in no certain order "
+                "(a standing edit writes at every one by itself); write it at g.step(i) for every i, or at g.each alone",
+                where=where(),
+            )
         shown = self.graph.shown.get(origin.run.index)
         if shown is not None and origin.run.order(origin.site, origin.step) <= shown[0]:
             raise CausalityError(
