@@ -13,11 +13,13 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from weft.errors import ExecutionError
 from weft.ir.nodes import Site
@@ -33,14 +35,23 @@ Tap = Callable[[torch.Tensor], torch.Tensor | None]
 RawOffer = Callable[[str, str, int, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 """`raw(path, "module.input", call, tensors by name)`: those that changed, by name."""
 
-_LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
-_LOCKS_GUARD = threading.Lock()
-_TAPPED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+class _Turn:
+    """Whose turn it is with a model, and whether it is tapped meanwhile."""
+
+    __slots__ = ("lock", "tapped")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.tapped = False
+
+
+_TURNS: weakref.WeakKeyDictionary[nn.Module, _Turn] = weakref.WeakKeyDictionary()
+_TURNS_GUARD = threading.Lock()
 
 
 class _Local(threading.local):
-    def __init__(self) -> None:
-        self.unseen = 0
+    unseen = 0
 
 
 _LOCAL = _Local()
@@ -61,8 +72,15 @@ def lock_of(module: nn.Module) -> threading.RLock:
 
     It belongs to the module, not to its Loaded: the same model may have been wrapped twice.
     """
-    with _LOCKS_GUARD:
-        return _LOCKS.setdefault(module, threading.RLock())
+    return _turn_of(module).lock
+
+
+def _turn_of(module: nn.Module) -> _Turn:
+    with _TURNS_GUARD:
+        found = _TURNS.get(module)
+        if found is None:
+            found = _TURNS[module] = _Turn()
+        return found
 
 
 @contextmanager
@@ -74,18 +92,22 @@ def tapped(loaded: Loaded, taps: Mapping[Site, Tap]) -> Iterator[None]:
     setting are as they were afterwards, whatever happened.
     """
     loaded.check_sites(taps)
-    with lock_of(loaded.module):
-        if loaded.module in _TAPPED:
+    turn = _turn_of(loaded.module)
+    with turn.lock:
+        if turn.tapped:
             raise ExecutionError("this model is tapped already in this thread; put all taps into one `tapped`")
-        _TAPPED.add(loaded.module)
+        turn.tapped = True
+        handles: list[RemovableHandle] = []
         try:
             forward = _Forward(taps)
             offers = (forward.offer, forward.raw, "logits" if loaded.kind == "decoder" else "output")
-            with installed(loaded.module, loaded.family, loaded.sizes, set(taps), *offers) as stack:
-                stack.enter_context(_whole(loaded.module, forward))
+            with installed(loaded.module, loaded.family, loaded.sizes, set(taps), *offers):
+                handles += _whole(loaded.module, forward)
                 yield
         finally:
-            _TAPPED.discard(loaded.module)
+            for handle in handles:
+                handle.remove()
+            turn.tapped = False
 
 
 class _Forward:
@@ -133,8 +155,8 @@ class _Forward:
             )
 
 
-@contextmanager
-def _whole(module: nn.Module, forward: _Forward) -> Iterator[None]:
+def _whole(module: nn.Module, forward: _Forward) -> list[RemovableHandle]:
+    """Hooks on the whole model that tell `forward` of a pass's beginning and, after all others, of its end."""
     owner = threading.get_ident()
 
     def start(_: nn.Module, __: Any) -> None:
@@ -145,12 +167,7 @@ def _whole(module: nn.Module, forward: _Forward) -> Iterator[None]:
         if threading.get_ident() == owner:
             forward.finish()
 
-    handles = [module.register_forward_pre_hook(start, prepend=True), module.register_forward_hook(finish)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return [module.register_forward_pre_hook(start, prepend=True), module.register_forward_hook(finish)]
 
 
 @contextmanager
@@ -162,33 +179,35 @@ def installed(
     offer: Offer,
     raw: RawOffer,
     whole: str = "logits",
-) -> Iterator[ExitStack]:
+) -> Iterator[None]:
     """Hooks that offer the `wanted` sites (None: every site but those inside attention) as they pass."""
     names = {site.path for site in wanted if site.path} if wanted is not None else None
     found = points(family, module, sizes, offer, wanted) if family else _unknown(offer, whole)
     handles, hooks = [], _Hooks(found, raw, names, module)
     inside = {site for site in wanted or () if site.name in INSIDE_ATTENTION}
-    with ExitStack() as stack:
-        try:
-            if names is not None and not names:
-                for path in found.before:
-                    handles.append(
-                        module.get_submodule(path).register_forward_pre_hook(hooks.enters(path), with_kwargs=True)
-                    )
-                for path in found.after:
-                    handles.append(
-                        module.get_submodule(path).register_forward_hook(hooks.leaves(path), with_kwargs=True)
-                    )
-            else:
-                for path, each in _hooked(module, found, names).items():
-                    handles.append(each.register_forward_pre_hook(hooks.before(path), with_kwargs=True))
-                    handles.append(each.register_forward_hook(hooks.after(path), with_kwargs=True))
-            if inside and family:
-                stack.enter_context(_own_attention(module, family, inside, offer))
-            yield stack
-        finally:
-            for handle in handles:
-                handle.remove()
+    try:
+        if names is not None and not names:
+            for path in found.before:
+                handles.append(_part(module, path).register_forward_pre_hook(hooks.enters(path), with_kwargs=True))
+            for path in found.after:
+                handles.append(_part(module, path).register_forward_hook(hooks.leaves(path), with_kwargs=True))
+        else:
+            for path, each in _hooked(module, found, names).items():
+                handles.append(each.register_forward_pre_hook(hooks.before(path), with_kwargs=True))
+                handles.append(each.register_forward_hook(hooks.after(path), with_kwargs=True))
+        if inside and family:
+            with _own_attention(module, family, inside, offer):
+                yield
+        else:
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _part(module: nn.Module, path: str) -> nn.Module:
+    """The part at a path that a family's table names (`get_submodule` looks at each step of any path: ten times as long)."""
+    return reduce(getattr, path.split("."), module) if path else module
 
 
 def _unknown(offer: Offer, whole: str) -> Points:

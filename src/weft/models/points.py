@@ -33,9 +33,9 @@ class Points:
 def points(family: Family, module: nn.Module, sizes: dict[str, int], offer: Offer, wanted: set[Site] | None) -> Points:
     """The points for the `wanted` sites (None: all) of a model of this family."""
     build = _Builder(family, module, sizes, offer, wanted)
-    build.add("after", "", [Site("logits")], build.plain(Site("logits")))
-    build.add("before", f"{family.layers}.0", [Site("embed")], build.plain(Site("embed")))
-    build.add("after", family.final_norm, [Site("final_norm")], build.plain(Site("final_norm")))
+    build.add("after", "", "logits", None, build.plain)
+    build.add("before", f"{family.layers}.0", "embed", None, build.plain)
+    build.add("after", family.final_norm, "final_norm", None, build.plain)
     layers = range(sizes["n_layers"]) if wanted is None else sorted({s.layer for s in wanted if s.layer is not None})
     for layer in layers:
         build.layer(layer)
@@ -51,45 +51,51 @@ class _Builder:
     wanted: set[Site] | None
     found: Points = field(default_factory=Points)
 
-    def add(self, side: str, path: str, sites: list[Site], point: Point) -> None:
-        if self.wanted is None or not self.wanted.isdisjoint(sites):
-            getattr(self.found, side).setdefault(path, []).append(point)
+    def __post_init__(self) -> None:
+        self.asked = None if self.wanted is None else {(site.name, site.layer) for site in self.wanted}
+
+    def add(self, side: str, path: str, name: str, layer: int | None, make: Callable[[Site], Point]) -> None:
+        """A point for that site, if it is wanted; `path` is within the layer, if there is one."""
+        if self.asked is None or (name, layer) in self.asked:
+            self.put(side, path, layer, make(Site(name, layer)))
+
+    def put(self, side: str, path: str, layer: int | None, point: Point) -> None:
+        whole = path if layer is None else f"{self.family.layers}.{layer}{path and '.'}{path}"
+        getattr(self.found, side).setdefault(whole, []).append(point)
 
     def layer(self, layer: int) -> None:
-        family, root = self.family, f"{self.family.layers}.{layer}"
-        site = lambda name: Site(name, layer)  # noqa: E731
-        if family.qkv:
-            self.add("after", f"{root}.{family.qkv}", [site("q"), site("k"), site("v")], self.packed(layer))
-        else:
+        family = self.family
+        if not family.qkv:
             for name, path in (("q", family.q), ("k", family.k), ("v", family.v)):
-                self.projection(site(name), root, path, {"q": family.q_norm, "k": family.k_norm}.get(name, ""))
-        self.add("before", f"{root}.{family.o}", [site("z")], self.heads(site("z")))
-        self.add("after", f"{root}.{family.o}", [site("head_out")], self.head_out(layer))
-        self.add("after", f"{root}.{family.attn_adds or family.attn}", [site("attn_out")], self.plain(site("attn_out")))
+                self.projection(name, layer, path, {"q": family.q_norm, "k": family.k_norm}.get(name, ""))
+        elif self.asked is None or not self.asked.isdisjoint((name, layer) for name in "qkv"):
+            self.put("after", family.qkv, layer, self.packed(layer))
+        self.add("before", family.o, "z", layer, self.heads)
+        self.add("after", family.o, "head_out", layer, self.head_out)
+        self.add("after", family.attn_adds or family.attn, "attn_out", layer, self.plain)
         if not family.parallel:
-            mid = f"{root}.{family.norm2 or family.mlp}"
-            self.add("before", mid, [site("resid_mid")], self.in_place(site("resid_mid")))
-        self.neurons(site, root)
-        self.add("after", f"{root}.{family.mlp_adds or family.mlp}", [site("mlp_out")], self.plain(site("mlp_out")))
-        self.add("after", root, [site("resid_post")], self.plain(site("resid_post")))
+            self.add("before", family.norm2 or family.mlp, "resid_mid", layer, self.in_place)
+        self.neurons(layer)
+        self.add("after", family.mlp_adds or family.mlp, "mlp_out", layer, self.plain)
+        self.add("after", "", "resid_post", layer, self.plain)
 
-    def projection(self, site: Site, root: str, path: str, norm: str) -> None:
+    def projection(self, name: str, layer: int, path: str, norm: str) -> None:
         """q, k or v as it leaves its projection, or the norm after that."""
         if not norm or self.family.qk_layout == "flat":
-            self.add("after", f"{root}.{norm or path}", [site], self.heads(site))
+            self.add("after", norm or path, name, layer, self.heads)
         else:
-            self.add("after", f"{root}.{norm}", [site], self.by_head(site, self.family.qk_layout == "head first"))
+            head_first = self.family.qk_layout == "head first"
+            self.add("after", norm, name, layer, lambda site: self.by_head(site, head_first))
 
-    def neurons(self, site: Callable[[str], Site], root: str) -> None:
+    def neurons(self, layer: int) -> None:
         """Neurons before and after their activation; none where there are experts."""
         family = self.family
         if family.gate_up:
-            self.add("after", f"{root}.{family.gate_up}", [site("mlp_pre")], self.first_half(site("mlp_pre")))
+            self.add("after", family.gate_up, "mlp_pre", layer, self.first_half)
         elif family.mlp_out:
-            pre = family.gate or family.mlp_in
-            self.add("after", f"{root}.{pre}", [site("mlp_pre")], self.plain(site("mlp_pre")))
+            self.add("after", family.gate or family.mlp_in, "mlp_pre", layer, self.plain)
         if family.mlp_out:
-            self.add("before", f"{root}.{family.mlp_out}", [site("mlp_post")], self.plain(site("mlp_post")))
+            self.add("before", family.mlp_out, "mlp_post", layer, self.plain)
 
     def plain(self, site: Site) -> Point:
         return lambda value, _: self.offer(site, value)
@@ -141,9 +147,9 @@ class _Builder:
 
         return point
 
-    def head_out(self, layer: int) -> Point:
+    def head_out(self, site: Site) -> Point:
         """Derived: each head's share of the output projection. A change is added to what the projection gave."""
-        path = f"{self.family.layers}.{layer}.{self.family.o}"
+        path = f"{self.family.layers}.{site.layer}.{self.family.o}"
         heads, conv1d = self.sizes["n_heads"], self.family.conv1d
 
         def point(value: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor | None:
@@ -151,7 +157,7 @@ class _Builder:
             weight: Any = self.module.get_submodule(path).weight
             w_o = (weight if conv1d else weight.T).unflatten(0, (heads, -1))
             share = torch.einsum("bphd,hdm->bphm", given.unflatten(-1, (heads, -1)), w_o)
-            changed = self.offer(Site("head_out", layer), share)
+            changed = self.offer(site, share)
             return None if changed is None else value + (changed - share).sum(-2)
 
         return point
