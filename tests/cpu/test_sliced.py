@@ -251,3 +251,17 @@ def test_the_work_of_all_slices_is_counted() -> None:
     assert cut.work["layer_tokens_asked"] == whole.work["layer_tokens_asked"]
     assert cut.work["runs"] == whole.work["runs"]
     assert replace(cut, work={}).plan == "planned"
+
+
+def test_a_gradient_of_a_gradient_runs_in_one_piece_and_says_so() -> None:
+    found = []
+    for rows in (1, ROWS):
+        with rows_at_a_time(rows), LLAMA.session() as s:
+            run = s.run(CLEAN)
+            stream = run.resid_post[0]
+            first = weft.grad(weft.logit_diff(run.logits[:, -1], 2, 3).sum(), stream)
+            second = weft.grad(first.pow(2).sum(), stream).save()
+        found.append(second.value)
+        assert any(note.startswith("in one piece") and "gradient" in note for note in s.outcome.notes)
+    torch.testing.assert_close(found[0], found[1])
+    assert float(found[0].abs().max()) > 0

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from weft.errors import ExecutionError, LimitError, WeftError
+from weft.errors import ExecutionError, GradientError, LimitError, WeftError
 from weft.execute.allocator import return_at_once, sweep_up
 from weft.ir.check import check
 from weft.ir.constant import digest_of
@@ -190,7 +190,11 @@ class Slicing:
     def _by_rows(self, experiment: Experiment, smaller: bool = False) -> Found | None:
         """What of a program goes by rows, if it has to be cut (into `smaller` parts than it fits, if so) and can be."""
         nodes = experiment.nodes
-        checked = check(experiment, self.loaded.card, UNLIMITED)
+        try:
+            checked = check(experiment, self.loaded.card, UNLIMITED)
+        except GradientError as error:  # what programs may not ask of a server runs here all the same, but not in parts
+            self.notes.append(f"in one piece   {error}")
+            return None
         sizes: Counter[int] = Counter()
         for info in checked.runs.values():
             if info.kind == "tokens" and info.batch > 1:
