@@ -17,9 +17,9 @@ BEFORE = {
 }
 
 
-@pytest.mark.parametrize("name", ["resid_post", "z", "mlp_out"])
+@pytest.mark.parametrize(("name", "layer"), [("resid_post", 2), ("z", 2), ("mlp_out", 2), ("mlp_out", 0)])
 @pytest.mark.parametrize("how", BEFORE)
-def test_looking_just_before_the_edit(how: str, name: str) -> None:
+def test_looking_just_before_the_edit(how: str, name: str, layer: int) -> None:
     found = {}
     for plan in ("reference", "auto"):
         with model_of(GPT2).session(plan=plan) as s:
@@ -27,7 +27,7 @@ def test_looking_just_before_the_edit(how: str, name: str) -> None:
             for at in range(1, len(ROWS[0])):
                 run = clean.fork()
                 run.attn_out[0][:, at] *= 2.0
-                for number, value in enumerate(BEFORE[how](run, getattr(run, name)[2], at)):
+                for number, value in enumerate(BEFORE[how](run, getattr(run, name)[layer], at)):
                     (value * 1.0).save(f"{at} {number}")
         assert s.outcome.plan == ("planned" if plan == "auto" else "reference")
         found[plan] = s.values

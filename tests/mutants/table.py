@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 
 class Mutant(NamedTuple):
-    """One fault. `features`: draws with any of these are tried first; before them `seeds`, where few draws notice."""
+    """One fault. `features`: draws with any of these are tried first; before them `seeds`, where few draws notice,
+    and before all of those `tests`, where no draw can."""
 
     name: str
     file: str
@@ -16,6 +17,7 @@ class Mutant(NamedTuple):
     breaks: str
     features: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    tests: tuple[str, ...] = ()
 
 
 REFERENCE = [
@@ -127,8 +129,8 @@ POINTS = [
            "else value.copy_(changed)", "else changed",
            "an edit of resid_mid does not stay in the stream", ("write resid_mid",)),
     Mutant("mlp_post after the projection", "models/points.py",
-           "self.add(\"before\", f\"{root}.{family.mlp_out}\", [site(\"mlp_post\")], self.plain(site(\"mlp_post\")))",
-           "self.add(\"after\", f\"{root}.{mlp_pre}\", [site(\"mlp_post\")], self.plain(site(\"mlp_post\")))",
+           "self.add(\"before\", family.mlp_out, \"mlp_post\", layer, self.plain)",
+           "self.add(\"after\", family.gate or family.mlp_in, \"mlp_post\", layer, self.plain)",
            "mlp_post is taken before the activation", ("read mlp_post", "write mlp_post")),
 ]  # fmt: skip
 

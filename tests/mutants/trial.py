@@ -1,13 +1,15 @@
-"""In a process whose weft may hold a fault: run drawn experiments until one notices, and say so as a line of JSON."""
+"""In a process whose weft may hold a fault: run drawn experiments until one notices."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
+import contextlib
+import io
+import signal
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 import torch
 from tests.generated import Experiment, compare, draw
 from tests.generated.hooks_oracle import Unsupported, check
@@ -16,28 +18,64 @@ import weft.execute.planned
 import weft.execute.turns
 
 SEEDS, TRIED, HOOKED = 160, 50, 50
+ROOT = Path(__file__).parents[2]
+CPU, WALL = 240, 1500
+"""Seconds for one mutant; one that makes an experiment hang is caught too."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--seeds", nargs="*", type=int, help="those to try, in order; left out: all, to see what fails")
-    parser.add_argument(
-        "--planned", nargs="*", type=int, default=[], help="seeds that the engine ran without the fault"
-    )
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    assert Path(weft.__file__ or "").is_relative_to(given.source), f"weft came from {weft.__file__}"
-    print(json.dumps(baseline() if given.seeds is None else tried(given.seeds, set(given.planned))))
+class Hung(BaseException):
+    """An experiment does not end. No Exception, since those are part of what experiments may give."""
 
 
-def baseline() -> dict[str, Any]:
+def baseline(source: Path) -> dict[str, Any]:
     """What each seed exercises, and which fail though weft is whole."""
+    _begin(source)
     drawn = [draw(seed) for seed in range(SEEDS)]
     verdicts = {each.seed: compare(each) for each in drawn}
     failing = [each.seed for each in drawn if verdicts[each.seed].kind == "different" or hooked(each)]
     planned = [seed for seed, verdict in verdicts.items() if verdict.plan == "planned"]
     return {"failing": failing, "planned": planned, "features": {each.seed: sorted(each.features) for each in drawn}}
+
+
+def _begin(source: Path) -> None:
+    torch.set_num_threads(1)
+    assert Path(weft.__file__ or "").is_relative_to(source), f"weft came from {weft.__file__}"
+
+
+def limited(source: Path, seeds: list[int], planned: set[int], tests: Sequence[str]) -> dict[str, Any]:
+    """What notices, the `tests` by name first; whoever takes too long has hung."""
+
+    def hung(*_: object) -> NoReturn:
+        raise Hung
+
+    _begin(source)
+    for name, timer, limit in ((signal.SIGPROF, signal.ITIMER_PROF, CPU), (signal.SIGALRM, signal.ITIMER_REAL, WALL)):
+        signal.signal(name, hung)
+        signal.setitimer(timer, limit)
+    try:
+        return _by_tests(tests) or tried(seeds, planned)
+    except Exception as error:
+        return {"caught": f"it does not run: {type(error).__name__}: {error}"[:200]}
+    except Hung:
+        return {"caught": f"it hung for {CPU} s of work, or {WALL} s"}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _by_tests(tests: Sequence[str]) -> dict[str, Any]:
+    """The named tests, if one of them fails."""
+    if not tests:
+        return {}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        names = [str(ROOT / test) for test in tests]
+        imported = "ignore::pytest.PytestAssertRewriteWarning"  # some helpers are, by the draws
+        status = pytest.main(["-q", "-x", "-W", imported, "-p", "no:cacheprovider", "--rootdir", str(ROOT), *names])
+    lines = [line for line in said.getvalue().splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return {"caught": "", "tried": f"no tests of that name: {said.getvalue()[-300:]}; 0"}
+    return {"caught": lines[0][:200] if lines else "a named test failed"} if status else {}
 
 
 def tried(seeds: list[int], planned: set[int]) -> dict[str, Any]:
@@ -72,7 +110,3 @@ def hooked(experiment: Experiment) -> str:
     except Exception as error:
         return f"plain hooks: {type(error).__name__}: {error}"
     return f"reference against plain hooks: {found}" if found else ""
-
-
-if __name__ == "__main__":
-    sys.exit(main())
