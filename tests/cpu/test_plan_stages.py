@@ -10,7 +10,7 @@ from tests.generated.draw import draw
 
 from weft.execute import planned
 from weft.plan.compiled import Stage, stages
-from weft.plan.cost import layer_tokens
+from weft.plan.cost import layer_tokens, most_tokens
 from weft.plan.forks import Fork
 
 NAMES = ("naive", "share", "prune", "suffix", "batch")
@@ -47,3 +47,25 @@ def test_no_pass_of_the_planner_makes_work(monkeypatch: pytest.MonkeyPatch) -> N
     for costs in seen:
         assert all(after <= before for before, after in pairwise(costs[1:])), costs
         assert costs[-1] <= costs[0]
+
+
+def fork(run: int, row: tuple[int, ...], first: int, layer: int) -> Fork:
+    """A run of one row on a model of two layers, read at the end, edited from a layer and a position on."""
+    return Fork(run, (row,), (0,), len(row), (first,), layer, 1)
+
+
+def test_a_pass_has_no_more_tokens_than_fit() -> None:
+    rows = [(n, 1, 2, 3, 4) for n in range(5)]
+    unedited = tuple(fork(n, row, 5, 2) for n, row in enumerate(rows))
+    edited = tuple(fork(n + 5, row, 0, 1) for n, row in enumerate(rows))
+    plan = stages((*unedited, *edited), 2, 12)[-1].plan
+    assert most_tokens(plan) == 10
+    assert [len(numbers) for numbers in plan.passes] == [2, 2, 1] * 2
+
+
+def test_what_has_little_in_common_stays_by_itself() -> None:
+    common = tuple(range(16))
+    rows = [(*common, 20 + n, 30 + n) for n in range(2)]
+    found = stages(tuple(fork(n, row, 1, 0) for n, row in enumerate(rows)), 2, 1000)
+    assert layer_tokens(found[-1].plan) == 2 * 18 * 2
+    assert [stage.name for stage in found] == ["naive", "prune", "batch"]

@@ -27,4 +27,7 @@ DECODING = [
     Mutant("draws of one row for all", "execute/decoding.py",
            "choose(logits.index_select(0, slots.to(logits.device)), rows,", "choose(logits.index_select(0, slots.to(logits.device)), [0] * len(rows),",
            "rows draw the same numbers", ("sampled generation",)),
+    Mutant("hooks see layers called for their arguments", "execute/decoding.py",
+           "if any(site.path for site in self.inner):", "if False:",
+           "a whole layer read by its path gives what enters the model", (), (), ("tests/cpu/test_decoding.py::test_whole_layers_by_their_paths",)),
 ]  # fmt: skip

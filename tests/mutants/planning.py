@@ -79,10 +79,10 @@ PASSES = [
            "the keys of a common beginning are not there yet", ("shared prefix", "long prefix")),
     Mutant("passes of any size", "plan/batch.py",
            "if chunk and size + tokens > most_tokens:", "if False:",
-           "more tokens at once than there is memory for", (), (), ("tests/golden/test_plans.py",)),
+           "more tokens at once than there is memory for", (), (), ("tests/cpu/test_plan_stages.py::test_a_pass_has_no_more_tokens_than_fit",)),
     Mutant("sharing that costs more", "plan/compiled.py",
            "if layer_tokens(shared[-1].plan) <= by_itself:", "if True:",
-           "what has little in common is shared at a loss", (), (), ("tests/golden/test_plans.py",)),
+           "what has little in common is shared at a loss", (), (), ("tests/cpu/test_plan_stages.py::test_what_has_little_in_common_stays_by_itself",)),
 ]  # fmt: skip
 
 MADE = [
@@ -126,9 +126,6 @@ GRADIENTS = [
     Mutant("runs that a gradient comes into left out", "execute/needed.py",
            "                    found.add(read.run)\n", "                    pass\n",
            "a run that takes an edit from another has no graph", ("gradients",)),
-    Mutant("a gradient that might have been is an error", "execute/needed.py",
-           "return any(place_of(self.order_of, read) > place for read in reads)", "return False",
-           "a target below a pruned edit has no gradient, where it has 0", ("gradients at sites",), (), ("tests/cpu/test_gradients.py",)),
 ]  # fmt: skip
 
 PLANNING = [*TOLD, *PASSES, *MADE, *GRADIENTS]

@@ -52,13 +52,13 @@ REFERENCE = [
 ]  # fmt: skip
 
 DATAFLOW = [
-    Mutant("a write without a copy", "execute/dataflow.py",
+    Mutant("a write without a copy", "execute/arithmetic.py",
            "        result = base.clone(memory_format=torch.contiguous_format)\n    offset,", "        result = base\n    offset,",
            "an old version changes with the new one", ("an old version read", "several writes to one site")),
-    Mutant("a write at the wrong offset", "execute/dataflow.py",
+    Mutant("a write at the wrong offset", "execute/arithmetic.py",
            "result.as_strided(sizes, strides, offset).copy_(value)", "result.as_strided(sizes, strides, 0).copy_(value)",
            "every write goes to the beginning of the site", ("write: box",)),
-    Mutant("the layout in memory ignored", "execute/dataflow.py",
+    Mutant("the layout in memory ignored", "execute/arithmetic.py",
            "    if layout:\n        back", "    if False:\n        back",
            "in place on a value that is not row-major", ("in place on a value",)),
     Mutant("released too early", "execute/dataflow.py",
