@@ -197,7 +197,9 @@ class Model:
 
     def card_for(self, inputs: dict[str, torch.Tensor]) -> Card:
         try:
-            return self.backend.card_for({name: type_of(tensor) for name, tensor in inputs.items()})
+            with torch._C.DisableTorchFunction():  # of the types alone: a raw module's card is made under torch.device
+                types = {name: type_of(tensor) for name, tensor in inputs.items()}
+            return self.backend.card_for(types)
         except WeftError as error:
             raise error.at(where()) from None
 

@@ -138,8 +138,8 @@ class Session:
         return generation
 
     def _add_run(self, kind: str, tensors: dict[str, torch.Tensor], options: Any, like: Run | None = None) -> Run:
+        card = self.model.card_for(tensors) if like is None else like.card
         with _plainly():
-            card = self.model.card_for(tensors) if like is None else like.card
             inputs = tuple((name, self.graph.constant(tensor)) for name, tensor in tensors.items())
             node = RunNode(kind, inputs, options)
             self.graph.use_card(len(self.graph.nodes), card)
