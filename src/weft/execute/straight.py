@@ -73,6 +73,7 @@ class Straight(Arithmetic):
         self.card: Card = loaded.card
         self.applied: set[int] = set()
         self.needed: set[int] = set()
+        self.last = -1  # the read at the last site that is needed
         self.final: dict[int, int] = {}  # of each site's read its last needed write, or itself
         self.writes: list[tuple[int, int, int]] = []  # place in the model, node, and the read it belongs to
         root: dict[int, int] = {}
@@ -125,8 +126,11 @@ class Straight(Arithmetic):
 
     def _tap(self, index: int) -> Callable[[torch.Tensor], torch.Tensor | None]:
         def tap(value: torch.Tensor) -> torch.Tensor | None:
-            self.values[index, None] = (value.clone(memory_format=torch.contiguous_format),)
             final = self.final.get(index)
+            if final is None and index == self.last and value.is_contiguous():  # nothing comes after to write into it
+                self.values[index, None] = (value,)
+                return None
+            self.values[index, None] = (value.clone(memory_format=torch.contiguous_format),)
             if final is None:
                 return None
             new = full(self.held(Ref(final), None))
@@ -145,6 +149,7 @@ class Straight(Arithmetic):
         last = max(taps, key=lambda site: self.card.by_site[site][0])
         if last.name != "logits":
             taps[last] = _ending(taps[last])
+        self.last = next(i for i in self.needed if isinstance(n := self.nodes[i], Read) and n.site == last)
         try:
             with tapped(self.loaded, taps):
                 self.loaded.forward({"tokens": tokens})
