@@ -321,7 +321,11 @@ class RemoteJob:
         return {name: value for name, value in found.items() if not name.startswith("_")}
 
     def partial(self) -> dict[str, torch.Tensor]:
-        """Of a training that still runs, or that ended early: what it had learned, by name. NotFoundError if nothing."""
+        """Of a job that still runs, or that ended early, what there is so far, by name. NotFoundError if nothing.
+
+        Of a training that is what it had learned, of anything else the saved values that are known. They are written
+        down every second or so, so a job of less than a second has none to show while it runs.
+        """
         found = read_earlier(self._job.partial())[1].values
         return {name: value for name, value in found.items() if not name.startswith("_")}
 

@@ -104,9 +104,14 @@ class Job:
                         last = row[0]
                         told(row)
         if status.state == "failed":
-            raise pointed(from_data(status.error or {}), self.experiment)
+            error = from_data(status.error or {})
+            if status.record is not None and "is kept" not in error.message:
+                error.message += f"; what it had done by then is kept: partial() of job {self.id} has it"
+            raise pointed(error, self.experiment)
         if status.state == "cancelled":
-            raise JobCancelledError(f"job {self.id} was cancelled; submit the experiment again to run it", job=self.id)
+            kept = "" if status.record is None else "; what it had done by then is kept: partial() of the job has it"
+            text = f"job {self.id} was cancelled{kept}; submit the experiment again to run it"
+            raise JobCancelledError(text, job=self.id)
         return self
 
     def result(self) -> dict[str, Value]:
@@ -118,7 +123,10 @@ class Job:
         return self._whole(decode_record(self.record_bytes()))
 
     def partial(self) -> Record:
-        """Of a loop that runs or ended early: the record of the steps done so far. NotFoundError if there is none."""
+        """Of a job that runs or ended early: the record of what it has so far. NotFoundError if there is none.
+
+        Of a loop that is the steps done; of anything else its results are the saved values that are known.
+        """
         return self._whole(
             decode_record(self.http.request("GET", f"{self.path}/record", params={"partial": True}).content)
         )

@@ -29,6 +29,8 @@ from weft.ir.nodes import (
 from weft.ir.views import apply_chain
 
 Key = tuple[int, int | None]
+Known = Callable[[str, torch.Tensor], None]
+"""Is told of a saved value (detached, changed by nobody) as soon as it is known."""
 
 
 class Arithmetic:
@@ -39,6 +41,7 @@ class Arithmetic:
         self.nodes = experiment.nodes
         self.values: dict[Key, tuple[Any, ...]] = {}
         self.saved: dict[str, Any] = {}
+        self.known: Known | None = None
         self.given: dict[int, tuple[Any, ...]] = {}  # what the slots of a loop's body hold in this step
         self.stepped: Mapping[int, int] = {}
 
@@ -102,6 +105,8 @@ class Arithmetic:
         kept = value.detach().clone()
         if step is None:
             self.saved[name] = kept
+            if self.known is not None:
+                self.known(name, kept)
         else:
             self.saved.setdefault(name, {})[step] = kept
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from weft.execute import reference, sliced, straight
+from weft.execute.arithmetic import Known
 from weft.execute.engine import Engine
 from weft.execute.needed import Uses
 from weft.execute.reference import Interpreter, Progress, frozen
@@ -37,15 +38,17 @@ def run(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     memory: int | None = None,
+    known: Known | None = None,
 ) -> Outcome:
     """Run an experiment in the least work that gives the same numbers as the reference, in `memory` bytes above the model
-    (None: a share of what is free)."""
+    (None: a share of what is free). `known` is told of saved values as they come, unless the rows are run in slices."""
     if straight.fits(loaded, experiment):
         return straight.run(loaded, experiment, cancelled)
     reason = unplanned(loaded, experiment) or distrust(loaded, _trusted, reference.run)
 
     def whole(part: Experiment, limits: Limits, tell: Progress, applied: set[int]) -> Outcome:
-        return _run(loaded, part, reason, tell, cancelled, limits, applied)
+        told = known if part is experiment else None  # the values of a part are some rows, or nobody's
+        return _run(loaded, part, reason, tell, cancelled, limits, applied, told)
 
     return sliced.run(loaded, experiment, whole, memory, progress)
 
@@ -62,6 +65,7 @@ def _run(
     cancelled: Callable[[], bool] | None,
     limits: Limits = DEFAULT,
     applied: set[int] | None = None,
+    known: Known | None = None,
 ) -> Outcome:
     started = time.perf_counter()
     if reason:
@@ -73,6 +77,7 @@ def _run(
     with frozen(loaded.module) if uses.with_grad else nullcontext():
         interpreter = Interpreter(loaded, experiment, uses, progress, cancelled)
         interpreter.lean = order is not None
+        interpreter.flow.known = known
         found = _plan(loaded, experiment, uses, reason)
         interpreter.flow.start()
         notes = _run_engine(loaded, experiment, uses, interpreter, found, limits) if found.forks else ()

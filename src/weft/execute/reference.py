@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache
 
 from weft.errors import ExecutionError, JobCancelledError
+from weft.execute.arithmetic import Known
 from weft.execute.constants import to_tensor
 from weft.execute.dataflow import Dataflow
 from weft.execute.needed import Uses
@@ -46,11 +47,17 @@ def run(
     experiment: Experiment,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    known: Known | None = None,
 ) -> Outcome:
-    """Run an experiment on a loaded model and give its saved values (detached tensors on the model's device)."""
+    """Run an experiment on a loaded model and give its saved values (detached tensors on the model's device).
+
+    `known` is told of each as soon as it is there (of one of every step, never).
+    """
     uses = Uses(experiment)
     with frozen(loaded.module) if uses.with_grad else nullcontext():
-        return Interpreter(loaded, experiment, uses, progress, cancelled).run(uses.runs())
+        interpreter = Interpreter(loaded, experiment, uses, progress, cancelled)
+        interpreter.flow.known = known
+        return interpreter.run(uses.runs())
 
 
 @contextmanager

@@ -27,7 +27,7 @@ MAX_PAYLOAD = 1 << 40
 class RunJob:
     """Run the experiment in the file `experiment`, whose last `locations` bytes are lines; write `record`.
 
-    Constants that it leaves out are in the folder `values`. The file `partial` holds what a loop has learned so far.
+    Constants that it leaves out are in the folder `values`. The file `partial` holds what is known so far.
     """
 
     job: str

@@ -191,14 +191,14 @@ class Host:
                     text = f"the server could not keep the record: {error}"
                     await self._end(job, "failed", error=ExecutionError(text))
             case Failed(error=error, record=record):
-                await self._end_loop(job, "failed", self._spool(job), record, from_data(error))
+                await self._end_early(job, "failed", self._spool(job), record, from_data(error))
             case Cancelled(record=record):
-                await self._end_loop(job, "cancelled", self._spool(job), record)
+                await self._end_early(job, "cancelled", self._spool(job), record)
 
-    async def _end_loop(
+    async def _end_early(
         self, job: JobRow, state: str, path: Path, record: str | None, error: WeftError | None = None
     ) -> None:
-        """End a job that was not done; of a loop the record of the steps that it did is kept, wherever it lies."""
+        """End a job that was not done; the record of what it did is kept, wherever it lies."""
         if record is not None:
             try:
                 await asyncio.to_thread(self.shared.store.put, replace(job, record=record).record_file, path)
@@ -208,7 +208,7 @@ class Host:
         await self._end(job, state, error=error, record=record)
 
     async def _left_behind(self, job: JobRow) -> str | None:
-        """The name of the record of what a loop had learned when its worker died."""
+        """The name of the record of what was known when its worker died."""
         try:
             return str((await asyncio.to_thread(read_facts, self._partial(job)))["hash"])
         except (OSError, WeftError):
@@ -259,14 +259,14 @@ class Host:
 
     async def _again(self, job: JobRow, status: int) -> None:
         if job.id in self._cancelling:
-            await self._end_loop(job, "cancelled", self._partial(job), await self._left_behind(job))
+            await self._end_early(job, "cancelled", self._partial(job), await self._left_behind(job))
         elif job.attempts >= self.shared.settings.attempts:
             text = (
                 f"the worker {_ended(status)} in the middle of this job, {job.attempts} times out of {job.attempts}; "
                 "it may need more memory than the server has: ask for less at a time"
             )
             error = ExecutionError(text, attempts=job.attempts)
-            await self._end_loop(job, "failed", self._partial(job), await self._left_behind(job), error)
+            await self._end_early(job, "failed", self._partial(job), await self._left_behind(job), error)
         else:
             await asyncio.to_thread(self.shared.jobs.requeue, job.id)
             self.shared.board.post(job.id, state="queued", fraction=0.0, stage="the worker is restarted")

@@ -208,13 +208,14 @@ async def result(job: str, svc: Svc, _: Caller) -> Response:
 async def record(job: str, svc: Svc, _: Caller, partial: bool = False) -> Response:
     """The record of a job that is done: program, model, versions, counts and results in one safetensors file.
 
-    `partial`: of a loop that runs, or ended early, the record of the steps done so far (404 if there is none).
+    `partial`: of a job that runs, or ended early, the record of what it has so far (404 if there is none): the steps
+    done of a loop, the saved values that are known of anything else.
     """
     row = await svc.job(job)
     if partial and row.state == "running":
         return await asyncio.to_thread(_so_far, svc, row)
     if partial and row.record is None:
-        raise NotFoundError(f"job {job} is {row.state} and has no record of steps done", job=job)
+        raise NotFoundError(f"job {job} is {row.state} and has nothing that was done by then", job=job)
     row = row if partial else finished(row)
     _held(svc, row)
 
@@ -310,7 +311,7 @@ def _so_far(svc: Service, row: JobRow) -> Response:
     try:
         return Response(path.read_bytes(), media_type=FILE)
     except OSError:
-        raise NotFoundError(f"job {row.id} has no steps to show yet; ask again later", job=row.id) from None
+        raise NotFoundError(f"job {row.id} has nothing to show yet; ask again later", job=row.id) from None
 
 
 def _held(svc: Service, row: JobRow) -> None:

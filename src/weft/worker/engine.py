@@ -23,6 +23,7 @@ from weft.ir.nodes import Experiment
 from weft.ir.types import TensorType
 from weft.record.format import Record
 from weft.record.tensors import Value
+from weft.worker.partial import Partial
 from weft.worker.training import train
 
 
@@ -42,7 +43,7 @@ def _untold(row: tuple[float, ...]) -> None:
 class Ask:
     """How an experiment is to be run: whom to tell how far it is, whom to ask whether it should stop, where to keep.
 
-    Of a loop: whom to tell the rows of its history, and the file that holds what it has learned so far.
+    `partial` is the file that holds what is known so far. Of a loop: whom to tell the rows of its history.
     """
 
     plan: str = "auto"
@@ -93,7 +94,15 @@ class ModelEngine:
         check(experiment, self.card, ask.limits, card_for=card_for)
         if has_loop(experiment):
             return train(self.loaded, experiment, ask)
-        outcome = run(self.loaded, experiment, plan=ask.plan, progress=ask.progress, cancelled=ask.cancelled)
+        with Partial(self.loaded, experiment, ask, started) as partial:
+            outcome = run(
+                self.loaded,
+                experiment,
+                plan=ask.plan,
+                progress=ask.progress,
+                cancelled=ask.cancelled,
+                known=partial.add,
+            )
         kept = {name: value(tensor) for name, tensor in outcome.kept.items()}
         for name, each in kept.items():
             ask.keep(name, each)

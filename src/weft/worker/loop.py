@@ -28,7 +28,7 @@ from weft.record.locations import pointed, read_body
 from weft.record.messages import CancelJob, Cancelled, Done, Failed, Message, Progress, Ready, RunJob, Unready
 from weft.record.tensors import Value
 from weft.worker.engine import Ask, Engine
-from weft.worker.training import Stopped
+from weft.worker.partial import Stopped
 
 REPORT_EVERY = 0.05
 """Seconds between two reports of progress: a sweep has thousands of steps and nobody reads them all."""
@@ -101,20 +101,14 @@ class Worker:
             write_record(record, Path(job.record))
             return Done(job.job, record.hash, time.monotonic() - began, kept)
         except Stopped as stopped:
-            write_record(stopped.record, Path(job.record))
-            if isinstance(stopped.error, JobCancelledError):
-                return Cancelled(job.job, stopped.record.hash)
-            return Failed(job.job, pointed(stopped.error, experiment).to_data(), stopped.record.hash)
-        except JobCancelledError:
-            return Cancelled(job.job)
-        except WeftError as error:
-            return Failed(job.job, pointed(error, experiment).to_data())
-        except MemoryError as error:
-            return Failed(job.job, ExecutionError(f"the job needs more memory than the server has ({error})").to_data())
+            try:
+                write_record(stopped.record, Path(job.record))
+            except OSError as error:
+                print(f"weft.worker: what job {job.job} had done cannot be written: {error}", file=sys.stderr)
+                return _ended(job.job, stopped.error, experiment)
+            return _ended(job.job, stopped.error, experiment, stopped.record.hash)
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            message = f"the job failed while it ran: {type(error).__name__}: {error}"
-            return Failed(job.job, ExecutionError(message, kind=type(error).__name__).to_data())
+            return _ended(job.job, error, experiment)
 
     def _report(self, job: str, fraction: float, stage: str) -> None:
         now = time.monotonic()
@@ -122,6 +116,22 @@ class Worker:
             self.reported = now
             rows, self.rows = self.rows, []
             self.channel.send(Progress(job, min(max(float(fraction), 0.0), 1.0), stage, rows))
+
+
+def _ended(job: str, error: Exception, experiment: Experiment | None, record: str | None = None) -> Message:
+    """The answer to a job that was not done; `record` is that of what it had done by then."""
+    match error:
+        case JobCancelledError():
+            return Cancelled(job, record)
+        case WeftError():
+            return Failed(job, pointed(error, experiment).to_data(), record)
+        case MemoryError():
+            text = f"the job needs more memory than the server has ({error})"
+            return Failed(job, ExecutionError(text).to_data(), record)
+        case _:
+            traceback.print_exception(error, file=sys.stderr)
+            text = f"the job failed while it ran: {type(error).__name__}: {error}"
+            return Failed(job, ExecutionError(text, kind=type(error).__name__).to_data(), record)
 
 
 def _kept(path: Path, name: str, value: Value) -> dict[str, Any]:

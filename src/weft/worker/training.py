@@ -8,31 +8,18 @@ goes on from it.
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weft.errors import WeftError
 from weft.ir.nodes import Experiment
-from weft.record.format import Record, decode_record, write_record
+from weft.record.format import Record, decode_record
+from weft.worker.partial import WRITE_EVERY, Stopped, write_beside
 
 if TYPE_CHECKING:
     from weft.worker.engine import Ask
-
-WRITE_EVERY = 1.0
-"""Seconds between two records of what is learned so far; writing one takes at most a tenth of that."""
-
-
-class Stopped(Exception):
-    """A loop has ended early: why, and the record of what it did."""
-
-    def __init__(self, error: WeftError, record: Record) -> None:
-        super().__init__(error.message)
-        self.error, self.record = error, record
 
 
 def train(loaded: Any, experiment: Experiment, ask: Ask) -> Record:
@@ -74,10 +61,5 @@ class Writing:
         if self.path is None or time.monotonic() < self.next:
             return
         began = time.monotonic()
-        beside = self.path.with_name(self.path.name + ".new")
-        try:
-            write_record(self.record(partial()), beside)
-            os.replace(beside, self.path)
-        except OSError as error:  # a full disk costs what a worker's death would lose, not the training
-            print(f"weft.worker: what is learned so far cannot be written: {error}", file=sys.stderr)
+        write_beside(self.record(partial()), self.path)
         self.next = time.monotonic() + max(WRITE_EVERY, 10 * (time.monotonic() - began))
