@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from weft import tasks
 from weft.bobbin.asking import joined, retold, several, shortened
 from weft.bobbin.tokenizer import BOS, EOS
 from weft.tasks.words import english
-from weft.tasks.words.languages import LANGUAGES, word
+from weft.tasks.words.languages import ENGLISH, LANGUAGES, categories, word
 from weft.tasks.words.relations import RELATIONS, of_domain
 
 LENGTH = 128
@@ -66,7 +67,7 @@ class Shard:
 
 AT_ONCE = 20
 """Texts with the same settings."""
-PHASES = (20, 30, 45, 55, 60)
+PHASES = (20, 30, 45, 55, 60, 70, 95)
 """Shards at which the mixture changes: first facts and functions have most of the texts, which are learned quickly; then
 what takes longer; then fewer random tokens, whose loss had grown to a third of all and drowned the rest; then
 none; at last stories told again and lists asked in short, which show more often than questions what belongs to what."""
@@ -84,24 +85,33 @@ def mixture(number: int = PHASES[-1]) -> tuple[Source, ...]:
             size(900, 900, 900, 900, 500),
             _of(tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS})),
         ),
-        Source("functions", size(640, 200, 220, 220, 180), _any(_functions)),
-        Source("noun functions", size(560, 260, 280, 280, 180), _any(lambda rng: _functions(rng, NOUNS))),
-        Source("select one", size(420, 560, 560, 560, 560, 460), _any(_select_one, asked), weight),
-        Source("select first or last", size(360, 400), _any(_select_ordered, asked), weight),
-        Source("count and exists", 220, _any(_counted, asked), weight),
-        Source("translation", size(560, 600), _any(_translation)),
+        Source("functions", size(640, 200, 220, 220, 180, 180, 180, 260), _any(_functions)),
+        Source(
+            "noun functions", size(560, 260, 280, 280, 180, 180, 180, 300), _any(lambda rng: _functions(rng, NOUNS))
+        ),
+        Source("select one", size(420, 560, 560, 560, 560, 460, 400, 600), _any(_select_one, asked), weight),
+        Source(
+            "select first or last", size(360, 400, 400, 400, 400, 400, 320, 400), _any(_select_ordered, asked), weight
+        ),
+        Source("count and exists", size(220, 220, 220, 220, 220, 220, 160), _any(_counted, asked), weight),
+        Source("translation", size(560, 600, 600, 600, 600, 600, 400, 900), _any(_translation)),
         Source("verbatim", size(80, 80, 80, 80, 40), _of(tasks.VerbatimLists())),
         Source("repeated words", size(120, 160, 160, 160, 80), _of(tasks.RepeatedTokens())),
-        Source("repeated words of all kinds", size(0, 0, 240), _any(_repeated)),
+        Source("repeated words of all kinds", size(0, 0, 240, 240, 240, 240, 300), _any(_repeated)),
         Source("random tokens", size(400, 480, 240, 0), _copied),
-        Source("belief", size(320, 440, 480, 560), _any(_belief, asked), weight),
-        Source("belief crossed", size(140, 180, 180, 220), _any(_crossed, min(asked, 3)), weight),
-        Source("visibility", size(110, 120), _any(lambda rng: tasks.Visibility(split="train"), asked), weight),
+        Source("belief", size(320, 440, 480, 560, 560, 560, 560, 200), _any(_belief, asked), weight),
+        Source("belief crossed", size(140, 180, 180, 220, 220, 220, 220, 40), _any(_crossed, min(asked, 3)), weight),
+        Source(
+            "visibility",
+            size(110, 120, 120, 120, 120, 120, 120, 60),
+            _any(lambda rng: tasks.Visibility(split="train"), asked),
+            weight,
+        ),
         Source("lists asked in short", size(0, 0, 0, 0, 0, 400), _in_short),
-        Source("stories told again", size(0, 0, 0, 0, 340), _retold),
-        Source("binding", size(90, 120, 140), _any(_bound, asked)),
+        Source("stories told again", size(0, 0, 0, 0, 340, 340, 640, 200), _retold),
+        Source("binding", size(90, 120, 140, 140, 140, 140, 140, 80), _any(_bound, asked)),
         Source("ioi", size(90, 120, 140), _of(tasks.IndirectObject(split="train"))),
-        Source("greater than", size(120, 120, 60), _of(tasks.GreaterThan())),
+        Source("greater than", size(120, 120, 60, 60, 60, 60, 20), _of(tasks.GreaterThan())),
     )
 
 
@@ -129,20 +139,22 @@ def _functions(rng: random.Random, relations: tuple[str, ...] = tuple(RELATIONS)
 
 
 def _select_one(rng: random.Random) -> tasks.Task:
-    language = rng.choice((None, None, None, *LANGUAGES))
-    words: dict[str, Any] = {} if language is None else {"categories": _invented(language)}
+    language = rng.choice((ENGLISH,) * 3 + LANGUAGES)
     first = rng.random() < 0.15
-    return tasks.SelectOne(split="train", distractors=rng.randint(2, 7), question_first=first, **words)
+    return tasks.SelectOne(
+        split="train", distractors=rng.randint(2, 7), question_first=first, categories=_shown(language)
+    )
 
 
 def _select_ordered(rng: random.Random) -> tasks.Task:
     kind = rng.choice((tasks.SelectFirst, tasks.SelectLast))
     question = PREDICATE_FIRST[kind] if rng.random() < 0.6 else None
-    return kind(split="train", distractors=rng.randint(3, 6), question=question)
+    return kind(split="train", distractors=rng.randint(3, 6), question=question, categories=_shown(ENGLISH))
 
 
 def _counted(rng: random.Random) -> tasks.Task:
-    return rng.choice((tasks.Count, tasks.Exists))(split="train", distractors=rng.randint(3, 5))
+    kind = rng.choice((tasks.Count, tasks.Exists))
+    return kind(split="train", distractors=rng.randint(3, 5), categories=_shown(ENGLISH))
 
 
 def _translation(rng: random.Random) -> tasks.Task:
@@ -169,13 +181,11 @@ def _crossed(rng: random.Random) -> tasks.Task:
     return tasks.BeliefTracking(split="train", kind=kind, layout="crossed", characters=3)
 
 
-_TABLES: dict[str, dict[str, tuple[str, ...]]] = {}
-
-
-def _invented(language: str) -> dict[str, tuple[str, ...]]:
-    from weft.tasks.words.languages import categories
-
-    return _TABLES.setdefault(language, categories(language))
+@cache
+def _shown(language: str) -> dict[str, tuple[str, ...]]:
+    """The categories without the words that are held out of them: among others, they would be taught never to be picked."""
+    table = english.CATEGORIES if language == ENGLISH else categories(language)
+    return {name: tuple(each for each in words if not tasks.held_out(name, each)) for name, words in table.items()}
 
 
 def _of(task: tasks.Task) -> Callable[[int, int], Iterator[Written]]:
