@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from weft import tasks
+import weft
+from weft import bobbin, tasks
 from weft.bobbin import corpus, model, optim, tokenizer, train
 from weft.bobbin.forward import forward
 from weft.errors import ModelError
+from weft.models.load import _BUILTINS
 
 TINY = train.Recipe(steps=4, rows=2, every=2, n=2, size=model.TINY)
 
@@ -116,6 +119,24 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(
     for name, each in whole.named_parameters():
         assert torch.equal(each, parts.get_parameter(name)), name
     assert (tmp_path / "parts" / "log.jsonl").read_text().count("step") == 1
+
+
+def test_trained_weights_are_loaded_by_name_and_anywhere(
+    tmp_path: Path, sources: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = train.train(tmp_path, TINY, sources=sources)
+    monkeypatch.setattr(bobbin, "FOLDER", tmp_path / "model")
+    monkeypatch.setitem(_BUILTINS, "bobbin", None)  # so that it is forgotten again after this test
+    model = weft.load("bobbin")
+    ids = words.encode("The capital of France is").ids
+    with torch.no_grad():
+        expected = trained.eval()(torch.tensor([ids])).logits
+        elsewhere = AutoModelForCausalLM.from_pretrained(tmp_path / "model")(torch.tensor([ids])).logits
+    with model.session() as session:
+        run = session.run("The capital of France is")
+        logits = run.logits.save("logits")
+    torch.testing.assert_close(logits.value, expected)
+    torch.testing.assert_close(elsewhere, expected)
 
 
 def test_a_checkpoint_is_not_begun_anew_by_mistake(tmp_path: Path, sources: Any) -> None:

@@ -64,3 +64,13 @@ def test_prefix_matching_of_a_model_without_it_is_low(net: Any) -> None:
     found = screen.induction(net, n=2, length=5)
     assert not found.passed
     assert len(found.figures["by_head"]) == 2
+
+
+def test_a_model_that_guesses_passes_nothing(net: Any, words: Any) -> None:
+    for found in (
+        screen.predicates(net, words, 8, 0),
+        screen.pointers(net, words, 8, 0),
+        screen.concepts(net, words, 8, 0),
+    ):
+        assert not found.passed
+        assert "pairs" in found.figures

@@ -1,10 +1,10 @@
-"""The built-in trained model: a small Llama that has learned weft's tasks, with its recipe, weights and card.
+"""A small Llama that learns weft's tasks: its recipe, and how what it has learned is measured.
 
-model = weft.load("bobbin")
-python -m weft.bobbin.train --out FOLDER               # make another one
+python -m weft.bobbin.train --out FOLDER               # train one; --resume goes on
 python -m weft.bobbin.card FOLDER/model                # measure it: accuracies, mechanisms
+model = weft.load("FOLDER/model")                      # a folder as the hub has them: any other tool loads it too
 
-`FOLDER` is as the hub has them, so any other tool loads it too: `AutoModelForCausalLM.from_pretrained(bobbin.FOLDER)`.
+No trained weights are in the package yet, since none has reached the bars. `weft.load("bobbin")` finds those in `weights/`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "weights"
-"""Weights, configuration, tokenizer and card (README.md)."""
+"""Where weights, configuration, tokenizer and card (README.md) go."""
 
 
 def read(folder: Path = FOLDER) -> tuple[Any, Any]:
@@ -29,4 +29,4 @@ def register() -> None:
     from weft.models.load import register_builtin
 
     if (FOLDER / "model.safetensors").exists():
-        register_builtin("bobbin", read)
+        register_builtin("bobbin", lambda: read(FOLDER))

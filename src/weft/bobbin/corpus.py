@@ -28,7 +28,7 @@ from weft.tasks.words.relations import RELATIONS, of_domain
 LENGTH = 128
 """Tokens of a row, in which several texts stand one after the other."""
 BACKGROUND = (0.1, 0.02)
-"""The loss weight of a token that nothing before it decides: in the first three phases, and after. It soon has taught the
+"""The loss weight of a token that nothing before it decides: early, and then. It soon has taught the
 sentences, and then is mostly noise: two batches' gradients had a cosine of 0.04."""
 NOUNS = tuple(each.name for each in of_domain("noun"))
 FORMS = (("Q: ", "\nA:", "\n\n"), ("", " ->", "\n"), ("", ":", ", "))
@@ -67,51 +67,36 @@ class Shard:
 
 AT_ONCE = 20
 """Texts with the same settings."""
-PHASES = (20, 30, 45, 55, 60, 70, 95)
-"""Shards at which the mixture changes: first facts and functions have most of the texts, which are learned quickly; then
-what takes longer; then fewer random tokens, whose loss had grown to a third of all and drowned the rest; then
-none; at last stories told again and lists asked in short, which show more often than questions what belongs to what."""
+EARLY = 20
+"""Shards in which facts and functions have most of the texts: they are learned first, in a few hundred steps."""
 
 
-def mixture(number: int = PHASES[-1]) -> tuple[Source, ...]:
-    """All parts of shard `number`."""
-    phase = sum(number >= start for start in PHASES)
-    size = lambda *sizes: sizes[min(phase, len(sizes) - 1)]  # noqa: E731
-    asked, weight = size(1, 4), size(1.0, 2.0)
+def mixture(number: int = EARLY) -> tuple[Source, ...]:
+    """All parts of shard `number`. Texts of random tokens are few: else they are a third of all loss and drown the rest."""
+    size = lambda early, then: early if number < EARLY else then  # noqa: E731
     return (
-        Source("facts", size(900, 500, 700, 700, 300), _of(tasks.Facts())),
+        Source("facts", size(900, 300), _of(tasks.Facts())),
         Source(
-            "noun facts",
-            size(900, 900, 900, 900, 500),
-            _of(tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS})),
+            "noun facts", size(900, 500), _of(tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS}))
         ),
-        Source("functions", size(640, 200, 220, 220, 180, 180, 180, 260), _any(_functions)),
-        Source(
-            "noun functions", size(560, 260, 280, 280, 180, 180, 180, 300), _any(lambda rng: _functions(rng, NOUNS))
-        ),
-        Source("select one", size(420, 560, 560, 560, 560, 460, 400, 600), _any(_select_one, asked), weight),
-        Source(
-            "select first or last", size(360, 400, 400, 400, 400, 400, 320, 400), _any(_select_ordered, asked), weight
-        ),
-        Source("count and exists", size(220, 220, 220, 220, 220, 220, 160), _any(_counted, asked), weight),
-        Source("translation", size(560, 600, 600, 600, 600, 600, 400, 900), _any(_translation)),
-        Source("verbatim", size(80, 80, 80, 80, 40), _of(tasks.VerbatimLists())),
-        Source("repeated words", size(120, 160, 160, 160, 80), _of(tasks.RepeatedTokens())),
-        Source("repeated words of all kinds", size(0, 0, 240, 240, 240, 240, 300), _any(_repeated)),
-        Source("random tokens", size(400, 480, 240, 0), _copied),
-        Source("belief", size(320, 440, 480, 560, 560, 560, 560, 200), _any(_belief, asked), weight),
-        Source("belief crossed", size(140, 180, 180, 220, 220, 220, 220, 40), _any(_crossed, min(asked, 3)), weight),
-        Source(
-            "visibility",
-            size(110, 120, 120, 120, 120, 120, 120, 60),
-            _any(lambda rng: tasks.Visibility(split="train"), asked),
-            weight,
-        ),
-        Source("lists asked in short", size(0, 0, 0, 0, 0, 400), _in_short),
-        Source("stories told again", size(0, 0, 0, 0, 340, 340, 640, 200), _retold),
-        Source("binding", size(90, 120, 140, 140, 140, 140, 140, 80), _any(_bound, asked)),
-        Source("ioi", size(90, 120, 140), _of(tasks.IndirectObject(split="train"))),
-        Source("greater than", size(120, 120, 60, 60, 60, 60, 20), _of(tasks.GreaterThan())),
+        Source("functions", size(640, 200), _any(_functions)),
+        Source("noun functions", size(560, 240), _any(lambda rng: _functions(rng, NOUNS))),
+        Source("select one", 440, _any(_select_one, 4), 2.0),
+        Source("select first or last", 320, _any(_select_ordered, 4), 2.0),
+        Source("count and exists", 200, _any(_counted, 4), 2.0),
+        Source("lists asked in short", size(0, 400), _in_short),
+        Source("translation", size(560, 600), _any(_translation)),
+        Source("verbatim", size(80, 40), _of(tasks.VerbatimLists())),
+        Source("repeated words", size(120, 80), _of(tasks.RepeatedTokens())),
+        Source("repeated words of all kinds", size(200, 300), _any(_repeated)),
+        Source("random tokens", 20, _copied),
+        Source("belief", size(320, 400), _any(_belief, 4), 2.0),
+        Source("belief crossed", 140, _any(_crossed, 3), 2.0),
+        Source("visibility", 100, _any(lambda rng: tasks.Visibility(split="train"), 4), 2.0),
+        Source("stories told again", size(0, 400), _retold),
+        Source("binding", 120, _any(_bound, 4)),
+        Source("ioi", 120, _of(tasks.IndirectObject(split="train"))),
+        Source("greater than", 20, _of(tasks.GreaterThan())),
     )
 
 
@@ -119,7 +104,7 @@ def make_shard(tokenizer: Any, seed: int, number: int, sources: Sequence[Source]
     """Shard `number` of the corpus of a seed."""
     own = f"{seed} {number}"
     rng = random.Random(own)
-    little = BACKGROUND[number >= PHASES[2]]
+    little = BACKGROUND[number >= EARLY]
     rows: list[tuple[list[int], list[float]]] = []
     for source in mixture(number) if sources is None else sources:
         seeds = rng.randrange(2**31)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
-MOMENTUM, BETAS, DECAY = 0.95, (0.9, 0.98), 0.5
+MOMENTUM, BETAS, DECAY = 0.95, (0.9, 0.98), 0.2
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 

@@ -3,7 +3,7 @@
 found = screen(model, tokenizer)                       # {"predicates": Finding(passed=True, …), …}
 
 induction    a head that, at a repeated token, looks at what followed it before (prefix matching)
-functions    few heads' mean outputs, put into prompts whose examples are shuffled, bring the answer back (indirect effect)
+functions    few heads' mean outputs, put into prompts without examples, bring the answer (indirect effect)
 predicates   few heads' queries, from the "?" on, taken from a question about another category, make it choose by that one
 concepts     the stream at the end of the word asked about, taken from a list in other languages, brings that concept's word
              in the prompt's own language
@@ -23,6 +23,17 @@ import torch
 from weft import tasks
 from weft.bobbin import hooks
 
+RELATIONS = (
+    "plural",
+    "category",
+    "noun_capitals",
+    "to_tavi",
+    "gerund",
+    "opposite",
+    "superlative",
+    "capital",
+    "nationality",
+)
 FEW = 4
 """Heads patched together, where a few are to suffice."""
 ENOUGH = 0.5
@@ -103,27 +114,25 @@ def induction(model: Any, seed: int = 20_000, n: int = 32, length: int = 20) -> 
 
 
 def functions(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
-    """The average indirect effect of every head, and the share of it all in few."""
+    """The average indirect effect of every head on prompts without examples, and the share of it all in few.
+
+    Not on prompts with shuffled examples: an output of most relations shows by itself which one it is.
+    """
+    task, each = tasks.InContextFunctions(shots=5), max(8, n // 6)
+    batch = task.sample(60 * each, seed)
+    sides = [batch, batch.counterfactual]
+    right = [_right(model, tokenizer, side) for side in sides]
     effects: list[torch.Tensor] = []
-    names = (
-        "plural",
-        "category",
-        "noun_capitals",
-        "to_tavi",
-        "gerund",
-        "opposite",
-        "superlative",
-        "capital",
-        "nationality",
-    )
-    each = max(8, n // 6)
-    for name in names:
-        pairs = [(a, b) for a, b in _shuffled(name, 12 * each, seed) if a.inputs[0]["relation"] == name][:each]
-        base = Sheet(tokenizer, _together([a for a, _ in pairs]))
-        clean = Sheet(tokenizer, _together([b for _, b in pairs]))
+    for name in RELATIONS:
+        rows = [
+            (a, b) for a in (0, 1) for b in range(len(batch)) if sides[a].inputs[b]["relation"] == name and right[a][b]
+        ]
+        if len(rows) < each:
+            return Finding(False, f"the model is right in {len(rows)} cases of {name} alone", {"pairs": len(rows)})
+        shown = task.prompts(sides[a].inputs[b] for a, b in rows[:each])
+        clean, base = Sheet(tokenizer, shown), Sheet(tokenizer, task.bare(shown))
         means = {layer: hooks.taken(z, clean.last).mean(0) for layer, z in hooks.record(model, clean.ids, "z").items()}
-        answers = torch.tensor([base.first(answer) for answer in clean.prompts.answers])
-        effects.append(_indirect(model, base, means, answers))
+        effects.append(_indirect(model, base, means, torch.tensor([base.first(answer) for answer in shown.answers])))
     mean = torch.stack(effects).mean(0)
     best, at = _best(mean)
     positive = mean.clamp(min=0)
@@ -132,22 +141,6 @@ def functions(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
         f"head {at} alone raises the answer's probability by {best:.3f}; {FEW + 2} heads have {share:.0%} of all effect"
     )
     return Finding(best >= 0.05 and share >= ENOUGH, says, {"effect": _rounded(mean, 4), "share": round(share, 3)})
-
-
-def _shuffled(name: str, n: int, seed: int) -> list[tuple[tasks.Prompts, tasks.Prompts]]:
-    task = tasks.InContextFunctions(shots=5, kind="shuffled")
-    batch = task.sample(n * 3, seed)
-    return [
-        (tasks.Batch.take(batch, [row]), batch.counterfactual.take([row]))
-        for row in range(len(batch))
-        if batch.counterfactual.inputs[row]["relation"] == name
-    ]
-
-
-def _together(prompts: Sequence[tasks.Prompts]) -> tasks.Prompts:
-    join = lambda field: tuple(value for each in prompts for value in getattr(each, field))  # noqa: E731
-    roles = {name: tuple(span for each in prompts for span in each.roles[name]) for name in prompts[0].roles}
-    return tasks.Prompts(join("prompts"), join("answers"), join("options"), roles, join("inputs"))
 
 
 def _indirect(model: Any, base: Sheet, means: dict[int, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
@@ -165,7 +158,9 @@ def _indirect(model: Any, base: Sheet, means: dict[int, torch.Tensor], answers: 
 
 def predicates(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
     """How often patched queries make the model choose by the other question's category: single heads, few, all, random."""
-    batch = _clear(tokenizer, tasks.SelectOne(distractors=4), n, seed)
+    batch = _clear(model, tokenizer, tasks.SelectOne(distractors=4), n, seed)
+    if few := _too_few(batch, n):
+        return few
     base, other = Sheet(tokenizer, batch), Sheet(tokenizer, batch.counterfactual)
     places = (base.from_role("question_mark", 4), other.from_role("question_mark", 4))
     patch = _Patch(model, "q", base, hooks.record(model, other.ids, "q"), places, batch.expected)
@@ -174,7 +169,9 @@ def predicates(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
 
 def concepts(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
     """How often the stream at the end of the word asked about carries what it means, by layer."""
-    batch = _clear(tokenizer, tasks.Translation(), n, seed)
+    batch = _clear(model, tokenizer, tasks.Translation(), n, seed)
+    if few := _too_few(batch, n):
+        return few
     base, other = Sheet(tokenizer, batch), Sheet(tokenizer, batch.counterfactual)
     places = (base.end_of("asked"), other.end_of("asked"))
     patch = _Patch(model, "x", base, hooks.record(model, other.ids, "x"), places, batch.expected)
@@ -189,7 +186,9 @@ def concepts(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
 def pointers(model: Any, tokenizer: Any, n: int, seed: int, **settings: Any) -> Finding:
     """How often the stream at the last token carries which place is meant (pointer), and the word (payload), by layer."""
     task = tasks.BeliefTracking(**settings)
-    batch = _clear(tokenizer, task, n, seed)
+    batch = _clear(model, tokenizer, task, n, seed)
+    if few := _too_few(batch, n):
+        return few
     base, other = Sheet(tokenizer, batch), Sheet(tokenizer, batch.counterfactual)
     source, places = hooks.record(model, other.ids, "x"), (base.last, other.last)
     layers = range(model.config.num_hidden_layers)
@@ -253,15 +252,36 @@ def _grouped(cells: Sequence[tuple[int, int]]) -> dict[int, list[int] | None]:
     return grouped
 
 
-def _clear(tokenizer: Any, task: tasks.Task, n: int, seed: int) -> Any:
-    """Pairs of which what is expected begins unlike either prompt's own answer and, if it can, every other option."""
-    batch = task.sample(3 * n, seed)
+def _clear(model: Any, tokenizer: Any, task: tasks.Task, n: int, seed: int) -> Any:
+    """Up to `n` pairs that the model gets right on both sides, what is expected beginning unlike either's own answer.
+
+    Of a model that guesses, a patch that does nothing would bring what is expected about as often as not.
+    """
+    batch = task.sample(4 * n, seed)
+    right = [
+        a and b
+        for a, b in zip(*(_right(model, tokenizer, each) for each in (batch, batch.counterfactual)), strict=True)
+    ]
     first = lambda answer: tokenizer.encode(answer, add_special_tokens=False).ids[0]  # noqa: E731
-    differs = lambda row: len({first(x) for x in batch.candidates[row]}) == len(batch.candidates[row])  # noqa: E731
-    theirs = lambda row: (first(batch.answers[row]), first(batch.counterfactual.answers[row]))  # noqa: E731
-    rows = [row for row in range(len(batch)) if differs(row)]
-    rows += [row for row in range(len(batch)) if row not in set(rows) and first(batch.expected[row]) not in theirs(row)]
-    return batch.take(rows[:n])
+    own = lambda row: {first(batch.answers[row]), first(batch.counterfactual.answers[row])}  # noqa: E731
+    return batch.take(
+        [row for row in range(len(batch)) if right[row] and first(batch.expected[row]) not in own(row)][:n]
+    )
+
+
+def _right(model: Any, tokenizer: Any, prompts: tasks.Prompts) -> list[bool]:
+    """Of which prompts the likeliest token begins the answer."""
+    sheet = Sheet(tokenizer, prompts)
+    best = hooks.taken(hooks.run(model, sheet.ids), sheet.last)[:, 0].argmax(-1)
+    return [int(token) == sheet.first(answer) for token, answer in zip(best, prompts.answers, strict=True)]
+
+
+def _too_few(batch: Any, n: int) -> Finding | None:
+    if len(batch) >= n // 4:
+        return None
+    return Finding(
+        False, f"the model is right on both sides of {len(batch)} pairs of {4 * n} alone", {"pairs": len(batch)}
+    )
 
 
 def _best(scores: torch.Tensor) -> tuple[float, str]:

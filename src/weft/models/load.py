@@ -49,6 +49,10 @@ def load(
         _refuse_training(source)
         return _wrap(source, _tokenizer(tokenizer), name or type(source).__name__, "", "")
     where = os.fspath(source)
+    if where == "bobbin":
+        from weft import bobbin
+
+        bobbin.register()
     if where in _BUILTINS:
         module, own = _BUILTINS[where]()
         tokenizer = own if tokenizer is None else tokenizer
