@@ -91,8 +91,9 @@ def _rows(generator: torch.Generator, vocabulary: int, lengths: list[int]) -> li
     return [torch.randint(1, vocabulary, (n,), generator=generator).tolist() for n in lengths]
 
 
-def head_sweep(shape: Shape, lengths: list[int], difference: bool = False, inside: bool = False) -> Data:
-    """Every head's z, patched at the last position or at one position a row, in prompts of these lengths."""
+def head_sweep(shape: Shape, lengths: list[int], difference: bool = False, before_end: int | None = None) -> Data:
+    """Every head's z, patched at the last position, in prompts of these lengths; with `before_end` at one position named
+    for each row: its last, or so many more before that with every row."""
     generator = torch.Generator().manual_seed(1)
     draw = lambda: torch.randint(1, shape.vocabulary, (len(lengths),), generator=generator).tolist()  # noqa: E731
     return Data(
@@ -102,8 +103,7 @@ def head_sweep(shape: Shape, lengths: list[int], difference: bool = False, insid
         answers=draw(),
         others=draw() if difference else [],
         patches=[(layer, head) for layer in range(shape.layers) for head in range(shape.heads)],
-        # a different position in each row, and not always the last
-        at=[max(n - 1 - 2 * row, 0) for row, n in enumerate(lengths)] if inside else [],
+        at=[] if before_end is None else [max(n - 1 - before_end * row, 0) for row, n in enumerate(lengths)],
     )
 
 
@@ -111,8 +111,9 @@ def _a(tokens: int, difference: bool = False) -> Callable[[Shape, bool], Data]:
     return lambda shape, quick: head_sweep(shape, [tokens // 4] * 3 if quick else [tokens] * 8, difference)
 
 
-def _ragged(shape: Shape, quick: bool) -> Data:
-    return head_sweep(shape, [4, 9, 6] if quick else [64, 16, 23, 30, 37, 44, 51, 58], inside=True)
+def _ragged(before_end: int) -> Callable[[Shape, bool], Data]:
+    lengths = [64, 16, 23, 30, 37, 44, 51, 58]
+    return lambda shape, quick: head_sweep(shape, [4, 9, 6] if quick else lengths, before_end=before_end)
 
 
 def _positions(shape: Shape, quick: bool) -> Data:
@@ -173,7 +174,8 @@ TASKS = {
              bars={"hooks": 15, "nnsight": 15}, limit=19.8),
         Task("a64", "heads", "every head's z at the last position, log-prob, 8 × 64", _a(64),
              bars={"hooks": 40, "nnsight": 40, "expert": 20}, limit=51.9),
-        Task("ragged", "heads", "(a) ragged: 16–64 tokens, a different position in each row", _ragged),
+        Task("ragged", "heads", "(a) ragged: 16–64 tokens, each row at its own last position", _ragged(0)),
+        Task("inside", "heads", "(a) ragged, at positions up to 14 before the last, another in each row", _ragged(2)),
         Task("b", "heads", "(a) with a two-token logit difference, 8 × 64", _a(64, difference=True),
              bars={"hooks": 58, "nnsight": 58, "expert": 25}, limit=69),
         Task("c", "positions", "every layer × position of resid_post, 4 × 32", _positions,

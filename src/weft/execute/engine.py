@@ -197,7 +197,7 @@ class Engine:
         """For segments: each store they attend to, with the row and the number of keys of each."""
 
         def parts(members: list[Segment]) -> list[tuple[Store, list[int], list[int]]]:
-            keys = [segment.keys() for segment in members]
+            keys = [segment.keys for segment in members]
             found = []
             for number, store in enumerate(self.stores):
                 pairs = [each.get(number, (0, 0)) for each in keys]

@@ -21,6 +21,9 @@ from weft.models.attention import How
 from weft.models.hooks import lock_of
 from weft.models.supplied import supplied
 
+FEW = 256
+"""Rows of logits up to which weights times rows is the faster way round on a processor: measured at 2 to 512."""
+
 
 class _Captured(Exception):
     """Raised to stop a forward pass before its first layer."""
@@ -133,10 +136,17 @@ class Packed:
     def logits(self, normed: torch.Tensor, entries: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of normed states [n, d_model]; only of some vocabulary entries where these are given."""
         if entries is None:
-            return self.loaded.capped(self.unembed(normed))
+            few = 1 < len(normed) <= FEW and normed.device.type == "cpu" and type(self.unembed) is torch.nn.Linear
+            return self.loaded.capped(_few_rows(self.unembed, normed) if few else self.unembed(normed))
         bias = self.unembed.bias
         weight, bias = self.unembed.weight[entries], None if bias is None else bias[entries]
         return self.loaded.capped(torch.nn.functional.linear(normed, weight, bias))
+
+
+def _few_rows(unembed: torch.nn.Linear, normed: torch.Tensor) -> torch.Tensor:
+    """The unembedding of a few rows: on a processor, weights times rows takes half the time of rows times weights."""
+    found = (unembed.weight @ normed.T).T.contiguous()
+    return found if unembed.bias is None else found + unembed.bias
 
 
 def _used(parameter: torch.Tensor, config: Any) -> int:

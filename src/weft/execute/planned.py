@@ -15,6 +15,7 @@ import torch
 
 from weft.execute import reference, sliced, straight
 from weft.execute.arithmetic import Known
+from weft.execute.collector import young_only
 from weft.execute.engine import Engine
 from weft.execute.needed import Uses
 from weft.execute.reference import Interpreter, Progress, frozen
@@ -50,7 +51,8 @@ def run(
         told = known if part is experiment else None  # the values of a part are some rows, or nobody's
         return _run(loaded, part, reason, tell, cancelled, limits, applied, told)
 
-    return sliced.run(loaded, experiment, whole, memory, progress)
+    with young_only():
+        return sliced.run(loaded, experiment, whole, memory, progress)
 
 
 def _trusted(loaded: Any, experiment: Experiment) -> Outcome:

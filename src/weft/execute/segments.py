@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
 
 from weft.plan.pieces import Piece
 
@@ -29,11 +32,12 @@ class Segment:
     number: int = 0
     at: int = 0
     store: int = -1
+    length: int = field(init=False)
 
-    @property
-    def length(self) -> int:
-        return len(self.row) - self.first
+    def __post_init__(self) -> None:
+        self.length = len(self.row) - self.first
 
+    @cached_property
     def keys(self) -> dict[int, tuple[int, int]]:
         """For each store that it attends to: which row there, and how many of its keys come before."""
         found: dict[int, tuple[int, int]] = {}
@@ -61,3 +65,12 @@ def segments_of(pieces: Mapping[int, Piece], numbers: Sequence[int], known: Mapp
 def tokens_of(segments: Sequence[Segment]) -> int:
     """How many packed tokens they have."""
     return sum(segment.length for segment in segments)
+
+
+def spans(segments: Sequence[Segment]) -> torch.Tensor:
+    """The places of their tokens in the packed tensors, segment by segment."""
+    starts, lengths = torch.tensor([each.at for each in segments]), torch.tensor([each.length for each in segments])
+    if not segments:
+        return torch.empty(0, dtype=torch.long)
+    before = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum())) + (starts - before).repeat_interleave(lengths)

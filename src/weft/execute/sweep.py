@@ -12,7 +12,7 @@ import torch
 from weft.errors import ExecutionError, JobCancelledError
 from weft.execute.attend import Group, Part, Store, attend, part, stored
 from weft.execute.packed import Arguments
-from weft.execute.segments import Segment
+from weft.execute.segments import Segment, spans
 from weft.ir.nodes import Site
 from weft.models.attention import How
 from weft.models.hooks import installed
@@ -136,21 +136,18 @@ class Sweep:
 
     def _set_active(self, segments: list[Segment]) -> None:
         self.active = segments
-        at = 0
+        tokens = spans(segments)
         self.lookup.fill_(-1)
-        for segment in segments:
-            self.lookup[segment.at : segment.at + segment.length] = torch.arange(at, at + segment.length)
-            at += segment.length
+        self.lookup[tokens] = torch.arange(len(tokens))
         self.groups = self._grouped()
 
     def _places_of(self, segments: list[Segment]) -> torch.Tensor:
-        return torch.cat([self.lookup[s.at : s.at + s.length] for s in segments]) if segments else torch.empty(0).long()
+        return self.lookup[spans(segments)]
 
     def _entering(self, segments: list[Segment], layer: int, arguments: Arguments) -> torch.Tensor:
         """What enters the layer is the base's, from the fork's position on."""
-        pass_tokens = torch.cat([torch.arange(s.at, s.at + s.length) for s in segments])
         if layer == 0:
-            return arguments.hidden.index_select(1, pass_tokens)
+            return arguments.hidden.index_select(1, spans(segments))
         saved = self.engine.saved[self.engine.entry(layer)]
         places = []
         for segment in segments:
@@ -164,7 +161,7 @@ class Sweep:
             straight = all(a is b for a, b in zip(self.active, self.segments, strict=True))
             if straight:
                 return None
-        return torch.cat([torch.arange(s.at, s.at + s.length) for s in self.active])
+        return spans(self.active)
 
     # -- attention -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +169,7 @@ class Sweep:
         alike: dict[tuple[int, ...], list[tuple[Segment, int]]] = defaultdict(list)  # of one length, at the same stores
         at = 0
         for segment in self.active:
-            alike[segment.length, *segment.keys()].append((segment, at))
+            alike[segment.length, *segment.keys].append((segment, at))
             at += segment.length
         return [self._group(length, members) for (length, *_), members in alike.items()]
 
