@@ -85,7 +85,9 @@ def test_a_batch_keeps_within_its_tokens_and_holds_no_padding(small):
 
 
 @pytest.mark.parametrize(
-    ("at", "expected"), [(-1, [4]), (0, [0]), ([0, -2], [0, 3]), (lambda number, ids: [number + 1], [1])], ids=str
+    ("at", "expected"),
+    [(-1, [4]), (0, [0]), ([0, -2], [0, 3]), (lambda number, ids: [number + 1], [1])],
+    ids=["last", "first", "list", "function"],
 )
 def test_chosen_positions(model, module, tmp_path, at, expected):
     ids = [1, 2, 3, 4, 5]
