@@ -1,0 +1,52 @@
+"""Llama and its kin: RMS norms before each sublayer, rotary, a gated MLP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from weft.models.family import Family
+
+LLAMA = Family(
+    name="llama",
+    model_types=("llama", "mistral", "qwen2", "smollm3", "seed_oss"),
+    embed="model.embed_tokens",
+    layers="model.layers",
+    final_norm="model.norm",
+    unembed="lm_head",
+    norm1="input_layernorm",
+    norm2="post_attention_layernorm",
+    attn="self_attn",
+    q="self_attn.q_proj",
+    k="self_attn.k_proj",
+    v="self_attn.v_proj",
+    o="self_attn.o_proj",
+    mlp="mlp",
+    gate="mlp.gate_proj",
+    mlp_in="mlp.up_proj",
+    mlp_out="mlp.down_proj",
+    rms=True,
+)
+QWEN3 = replace(LLAMA, name="qwen3", model_types=("qwen3",), q_norm="self_attn.q_norm", k_norm="self_attn.k_norm")
+ARCEE = replace(LLAMA, name="arcee", model_types=("arcee",), gate="")
+STARCODER2 = replace(
+    ARCEE, name="starcoder2", model_types=("starcoder2",), rms=False, mlp_in="mlp.c_fc", mlp_out="mlp.c_proj"
+)
+PHI3 = replace(
+    LLAMA,
+    name="phi3",
+    model_types=("phi3",),
+    qkv="self_attn.qkv_proj",
+    q="",
+    k="",
+    v="",
+    gate="",
+    mlp_in="",
+    gate_up="mlp.gate_up_proj",
+)
+ROWS = (
+    LLAMA,
+    QWEN3,
+    ARCEE,
+    STARCODER2,
+    PHI3,
+)

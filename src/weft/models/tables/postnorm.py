@@ -1,0 +1,25 @@
+"""Llama-like blocks with norms after their sublayers: OLMo 2 and what follows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from weft.models.tables.llama import LLAMA
+
+OLMO2 = replace(
+    LLAMA,
+    name="olmo2",
+    model_types=("olmo2", "olmo3"),
+    norm1="",
+    norm2="",
+    attn_adds="post_attention_layernorm",
+    mlp_adds="post_feedforward_layernorm",
+    q_norm="self_attn.q_norm",
+    k_norm="self_attn.k_norm",
+    qk_layout="flat",
+)
+EXAONE4 = replace(OLMO2, name="exaone4", model_types=("exaone4",), qk_layout="head first")
+ROWS = (
+    OLMO2,
+    EXAONE4,
+)
