@@ -58,7 +58,7 @@ def _sites(model: Model, name: str) -> list[Site]:
     if name == "resid_pre":
         return [resolve(name, layer, card) for layer in range(card.layers_of.get("resid_post", 0))]
     if name in card.layers_of:
-        return [resolve(name, layer, card) for layer in range(card.layers_of[name])]
+        return [spec.site for spec in card.sites if spec.site.name == name and not spec.site.path]
     try:
         return [resolve(name, None, card)]
     except SiteError as error:

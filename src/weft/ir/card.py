@@ -34,7 +34,7 @@ BATCH, POS, KEY = Dim(batch=1), Dim(pos=1), Dim(key=1)
 class SiteSpec:
     """One site: its axes by name, its lengths, its dtype, and whether it may be written.
 
-    `axes` use the names batch, pos, query_pos, key_pos, head, kv_head, d_head, d_model, d_mlp, d_vocab; axes of raw
+    `axes` use the names batch, pos, query_pos, key_pos, head, kv_head, d_head, expert, d_model, d_mlp, d_vocab; axes of raw
     modules with no such meaning are called dim_0, dim_1, …
     """
 
@@ -65,7 +65,8 @@ class Card:
 
     `sites` are in the order in which the model computes them, raw modules' inputs and outputs among them: that order is
     what causality means. `params` are the weights by name ("W_U", "W_O[3]", "param(path)"). `absent` says of each
-    standard site that the model lacks why. `sizes` has n_layers, n_heads, n_kv_heads, d_model, d_head, d_mlp, d_vocab.
+    standard site that the model lacks why, under "mlp_pre[3]" where only some layers lack it. `sizes` has n_layers, n_heads,
+    n_kv_heads, d_model, d_head, d_mlp, d_vocab, and n_experts where there are experts.
     `tokenizer` is the tokenizer.json text with its settings ({} for none); `kind` is "decoder" (runs of tokens) or
     "module" (runs of keyword tensors, whose sites are known once the inputs' shapes are).
     """
@@ -99,14 +100,20 @@ class Card:
 
     @cached_property
     def layers_of(self) -> dict[str, int]:
-        """For each layered site name, how many layers have it."""
+        """For each layered site name, how many layers it counts: all of the model's, though some may lack it."""
         found: dict[str, int] = {}
         for spec in self.sites:
             if spec.site.layer is not None:
-                found[spec.site.name] = max(found.get(spec.site.name, 0), spec.site.layer + 1)
+                count = max(found.get(spec.site.name, 0), spec.site.layer + 1)
+                found[spec.site.name] = max(count, self.sizes.get("n_layers", 0))
         return found
+
+    def why_absent(self, site: Site) -> str:
+        """Why there is no such site, if the model is known to lack it: in that layer, or anywhere; else ""."""
+        return self.absent.get(f"{site.name}[{site.layer}]", "") or self.absent.get(site.name, "")
 
     @cached_property
     def layered(self) -> frozenset[str]:
         """Names that take a layer, those of absent sites among them."""
-        return frozenset({*self.layers_of, *self.absent, "resid_pre"} - {"embed", "final_norm", "logits"})
+        absent = {name.partition("[")[0] for name in self.absent}
+        return frozenset({*self.layers_of, *absent, "resid_pre"} - {"embed", "final_norm", "logits"})

@@ -98,8 +98,9 @@ def site_spec(card: Card, site: Site) -> SiteSpec:
     if (found := card.by_site.get(site)) is not None:
         return found[1]
     shown = str(site)[:120]
-    if site.name in card.absent:
-        raise SiteError(f"{card.name} has no {site.name}: {card.absent[site.name]}")
+    if reason := card.why_absent(site):
+        name = site.name if site.name in card.absent else shown
+        raise SiteError(f"{card.name} has no {name}: {reason}")
     layers = card.layers_of.get(site.name)
     if layers is not None and not site.path:
         raise SiteError(f"{card.name} has no site {shown}: {site.name} has layers 0 to {layers - 1}")

@@ -19,7 +19,8 @@ from weft.ir.card import BATCH, KEY, POS, Card, Dim, PartSpec, SiteSpec
 from weft.ir.nodes import Site
 from weft.ir.types import TensorType
 from weft.models import weights
-from weft.models.families import INSIDE_ATTENTION, STANDARD_SITES, Family
+from weft.models.absent import reasons
+from weft.models.families import INSIDE_ATTENTION, Family
 from weft.models.hooks import installed
 
 if TYPE_CHECKING:
@@ -171,11 +172,13 @@ _LAYOUTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("scores", "pattern"), ("batch", "head", "query_pos", "key_pos")),
     **dict.fromkeys(("mlp_pre", "mlp_post"), ("batch", "pos", "d_mlp")),
     "head_out": ("batch", "pos", "head", "d_model"),
+    **dict.fromkeys(("router_logits", "expert_weights"), ("batch", "pos", "expert")),
+    "expert_out": ("batch", "pos", "expert", "d_model"),
     "logits": ("batch", "pos", "d_vocab"),
 }
 _STREAM = ("batch", "pos", "d_model")
 _LENGTHS = {"batch": BATCH, "pos": POS, "query_pos": POS, "key_pos": KEY}
-_SIZE_OF_AXIS = {"head": "n_heads", "kv_head": "n_kv_heads"}
+_SIZE_OF_AXIS = {"head": "n_heads", "kv_head": "n_kv_heads", "expert": "n_experts"}
 
 
 def _axes(site: Site, dims: tuple[Dim, ...], sizes: dict[str, int]) -> tuple[str, ...]:
@@ -227,11 +230,6 @@ def _finish(loaded: Loaded, twin: nn.Module, sites: tuple[SiteSpec, ...]) -> Car
     names = weights.names(twin, loaded.family, loaded.sizes)
     found = {name: weights.weight(twin, loaded.family, loaded.sizes, name) for name in names}
     config = getattr(loaded.module, "config", None)
-    present = {spec.site.name for spec in sites}
-    kind = type(loaded.module).__name__
-    reason = f"weft has no table of sites for {kind}; every module is there by its path, run.module(path)"
-    if loaded.family:
-        reason = f"in this {kind} it is not reached once in a pass, or is not shaped as {loaded.family.name} has it"
     return Card(
         name=loaded.name,
         kind=loaded.kind,
@@ -241,11 +239,7 @@ def _finish(loaded: Loaded, twin: nn.Module, sites: tuple[SiteSpec, ...]) -> Car
         sites=sites,
         params={name: TensorType(dtype_name(each.dtype), tuple(each.shape)) for name, each in found.items()},
         parts=_parts(loaded.family, twin),
-        absent={
-            name: (loaded.family.why_absent(name) if loaded.family else "") or reason
-            for name in STANDARD_SITES
-            if name not in present
-        },
+        absent=reasons(loaded, [spec.site for spec in sites]),
         max_positions=int(getattr(config, "max_position_embeddings", 0) or 0),
         config=_config_data(config),
         tokenizer=dict(loaded.tokenizer),

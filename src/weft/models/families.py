@@ -21,7 +21,8 @@ __all__ = [
 
 STANDARD_SITES = (
     "embed", "q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "head_out", "attn_out",
-    "resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post", "final_norm", "logits",
+    "resid_mid", "mlp_pre", "mlp_post", "router_logits", "expert_weights", "expert_out", "mlp_out", "resid_post",
+    "final_norm", "logits",
 )  # fmt: skip
 """The standard sites in the order in which a decoder computes them (those of a layer for each layer)."""
 

@@ -16,6 +16,7 @@ class Family:
 
     Paths of modules, "" where there is none:
         `norm1`, `norm2`          the norms that attention and MLP read through
+        `mixers`                  what may stand in a layer in the place of `attn`
         `attn_adds`, `mlp_adds`   whose output the sublayer adds to the stream, where it is not `attn`'s or `mlp`'s own: a
                                   norm after it, or a projection, where the module's output has the stream in it already
         `qkv`                     one projection of q, k and v: side by side, or head by head if `interleaved`
@@ -23,7 +24,9 @@ class Family:
                                   "flat" [batch, pos, heads · d_head], "head" [batch, pos, head, d_head] or
                                   "head first" [batch, head, pos, d_head]
         `gate`, `gate_up`         a gated MLP's gate; or one projection of gate and neurons side by side
-        `mlp_in`, `mlp_out`       none where the MLP is several experts
+        `mlp_in`, `mlp_out`       none where the MLP is several experts; where it is so in some layers, those of the others
+        `router`, `experts`       what chooses among experts, and the experts; `experts_whole`: every expert is called for
+                                  every token, and the router gives (weights, logits), not (logits, weights, choices)
 
     `conv1d`: weights are stored [in, out] (GPT-2), not [out, in]. `rms`: the norms are RMS norms. `parallel`: attention
     and MLP both read the stream that enters the layer. `softcap`: logits are kept below it by a tanh. `supplied`: the
@@ -50,6 +53,10 @@ class Family:
     mlp_out: str = ""
     gate: str = ""
     gate_up: str = ""
+    mixers: tuple[str, ...] = ()
+    router: str = ""
+    experts: str = ""
+    experts_whole: bool = False
     qkv: str = ""
     q: str = ""
     k: str = ""
@@ -72,8 +79,6 @@ class Family:
         """Why this family has no such site; "" where nothing here says so."""
         if site == "resid_mid" and self.parallel:
             return "attention and MLP both read the stream that enters the layer, so no stream lies between them"
-        if site in ("mlp_pre", "mlp_post") and not self.mlp_out:
-            return "its MLP is several experts, each with neurons of its own; mlp_out is what they add together"
         return ""
 
 

@@ -27,6 +27,8 @@ from weft.models import attention, structure
 from weft.models.families import INSIDE_ATTENTION, Family
 from weft.models.points import Offer, Points, points
 from weft.models.supplied import supplied
+from weft.models.unseen import LOCAL as _LOCAL
+from weft.models.unseen import unseen as unseen
 
 if TYPE_CHECKING:
     from weft.models.loaded import Loaded
@@ -48,23 +50,6 @@ class _Turn:
 
 _TURNS: weakref.WeakKeyDictionary[nn.Module, _Turn] = weakref.WeakKeyDictionary()
 _TURNS_GUARD = threading.Lock()
-
-
-class _Local(threading.local):
-    unseen = 0
-
-
-_LOCAL = _Local()
-
-
-@contextmanager
-def unseen() -> Iterator[None]:
-    """Meanwhile hooks of this thread look away: a tap may apply a part of the very model whose pass it is in."""
-    _LOCAL.unseen += 1
-    try:
-        yield
-    finally:
-        _LOCAL.unseen -= 1
 
 
 def lock_of(module: nn.Module) -> threading.RLock:
@@ -195,6 +180,11 @@ def installed(
             for path, each in _hooked(module, found, names).items():
                 handles.append(each.register_forward_pre_hook(hooks.before(path), with_kwargs=True))
                 handles.append(each.register_forward_hook(hooks.after(path), with_kwargs=True))
+        for path in found.called:
+            hook = hooks.called(path)
+            handles.append(_part(module, path).register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
+        for path in found.gave:
+            handles.append(_part(module, path).register_forward_hook(hooks.gave(path), with_kwargs=True))
         if inside and family:
             with _own_attention(module, family, inside, offer):
                 yield
@@ -298,6 +288,26 @@ class _Hooks:
                 value = _through(output[0], own, given)
                 return None if value is output[0] else (value, *output[1:])
             return _through(output, own, given)
+
+        return hook
+
+    # Points that look at a whole call: standard sites still come before a raw input, and after a raw output.
+
+    def called(self, path: str) -> Callable[..., Any]:
+        point = self.found.called[path]
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            aside = threading.get_ident() != self.owner or _LOCAL.unseen
+            return None if aside else point(module, args, kwargs)
+
+        return hook
+
+    def gave(self, path: str) -> Callable[..., Any]:
+        point = self.found.gave[path]
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            aside = threading.get_ident() != self.owner or _LOCAL.unseen
+            return None if aside else point(module, args, kwargs, output)
 
         return hook
 

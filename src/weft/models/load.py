@@ -17,6 +17,7 @@ from weft.errors import ModelError
 from weft.models import tokens
 from weft.models.families import BY_MODEL_TYPE, Family, resolved
 from weft.models.loaded import Loaded
+from weft.models.structure import part_at
 
 Factory = Callable[[], tuple[nn.Module, Any]]
 _BUILTINS: dict[str, Factory] = {}
@@ -163,9 +164,21 @@ def _sizes(module: nn.Module, config: Any, family: Family | None) -> dict[str, i
     if family is not None:
         unembed: Any = module.get_submodule(family.unembed).weight
         sizes["d_vocab"] = int(unembed.shape[0])
-    if family is not None and family.mlp_out:
-        mlp: Any = module.get_submodule(f"{family.layers}.0.{family.mlp_out}").weight
-        sizes["d_mlp"] = int(mlp.shape[0 if family.conv1d else -1])
-    elif getattr(config, "intermediate_size", None):
+    mlp = _in_a_layer(module, family, family.mlp_out, sizes["n_layers"]) if family is not None else None
+    if family is not None and mlp is not None:
+        sizes["d_mlp"] = int(mlp.weight.shape[0 if family.conv1d else -1])
+    elif isinstance(getattr(config, "intermediate_size", None), int):
         sizes["d_mlp"] = int(config.intermediate_size)
+    experts = _in_a_layer(module, family, family.experts, sizes["n_layers"]) if family is not None else None
+    if experts is not None:
+        sizes["n_experts"] = int(experts.num_experts)
     return sizes
+
+
+def _in_a_layer(module: nn.Module, family: Family, path: str, n_layers: int) -> Any:
+    """The part at that path in the first layer that has one: layers with experts and without may alternate."""
+    for layer in range(n_layers) if path else ():
+        found = part_at(module.get_submodule(f"{family.layers}.{layer}"), path)
+        if found is not None:
+            return found
+    return None

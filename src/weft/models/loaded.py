@@ -77,7 +77,7 @@ class Loaded:
         """SiteError for a site that a decoder does not have (a raw module's are known only as it runs)."""
         for site in sites:
             if self.kind == "decoder" and site not in self.card.by_site:
-                reason = self.card.absent.get(site.name, "see model.sites() for those it has")
+                reason = self.card.why_absent(site) or "see model.sites() for those it has"
                 raise SiteError(f"{self.name} has no site {site}: {reason}")
 
     def forward(self, inputs: dict[str, torch.Tensor], cache: Any = None, last_only: bool = False) -> Any:

@@ -93,7 +93,7 @@ def resolve(name: str, layer: int | None, card: Card) -> Site:
         number = _layer(name, layer, card, card.layers_of.get("resid_post", 0))
         return Site("embed") if number == 0 else Site("resid_post", number - 1)
     if known in card.layers_of:
-        return Site(known, _layer(name, layer, card, card.layers_of[known]))
+        return _there(Site(known, _layer(name, layer, card, card.layers_of[known])), card)
     if Site(known) in card.by_site:
         if layer is not None:
             raise SiteError(f"{name} is one site for the whole model, not one a layer; use {name} without [{layer}]")
@@ -117,6 +117,16 @@ def resolve_module(path: str, side: str, card: Card, call: int = 0, item: str = 
         raise SiteError(f"module {path} is called {len(calls)} times; use .call(0) … .call({len(calls) - 1})")
     items = [each.item for each in same if each.call == call]
     raise SiteError(f"{site} is not one tensor; choose among {', '.join(map(repr, items))}, e.g. .{side}[{items[0]!r}]")
+
+
+def _there(site: Site, card: Card) -> Site:
+    """The site, if its layer has it."""
+    if site in card.by_site:
+        return site
+    others = ", ".join(
+        str(spec.site.layer) for spec in card.sites if spec.site.name == site.name and not spec.site.path
+    )
+    raise SiteError(f"{card.name} has no {site}: {card.why_absent(site)}; {site.name} is there in layers {others}")
 
 
 def support(name: str, card: Card) -> str:

@@ -14,20 +14,29 @@ import torch
 from torch import nn
 
 from weft.ir.nodes import Site
+from weft.models import experts
 from weft.models.families import Family
+from weft.models.structure import part_at
 
 Offer = Callable[[Site, torch.Tensor], torch.Tensor | None]
 """`offer(site, value)`: the value to go on with, or None to leave it."""
 Point = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor | None]
 """`point(value, module's input)`: the value to go on with, or None; the input is given after a module only."""
+Called = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
+"""`point(module, args, kwargs)`: what a module is called with instead, or None."""
+Gave = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
+"""`point(module, args, kwargs, output)`: what it gives instead."""
 
 
 @dataclass
 class Points:
-    """Points by module path, before and after the module; "" is the whole model."""
+    """Points by module path, before and after the module; "" is the whole model. Those of `called` and `gave` look at all
+    that it is called with and gives: before the others, and after them."""
 
     before: dict[str, list[Point]] = field(default_factory=dict)
     after: dict[str, list[Point]] = field(default_factory=dict)
+    called: dict[str, Called] = field(default_factory=dict)
+    gave: dict[str, Gave] = field(default_factory=dict)
 
 
 def points(family: Family, module: nn.Module, sizes: dict[str, int], offer: Offer, wanted: set[Site] | None) -> Points:
@@ -60,6 +69,8 @@ class _Builder:
             self.put(side, path, layer, make(Site(name, layer)))
 
     def put(self, side: str, path: str, layer: int | None, point: Point) -> None:
+        if layer is not None and path and not self.has(layer, path):
+            return
         whole = path if layer is None else f"{self.family.layers}.{layer}{path and '.'}{path}"
         getattr(self.found, side).setdefault(whole, []).append(point)
 
@@ -72,10 +83,12 @@ class _Builder:
             self.put("after", family.qkv, layer, self.packed(layer))
         self.add("before", family.o, "z", layer, self.heads)
         self.add("after", family.o, "head_out", layer, self.head_out)
-        self.add("after", family.attn_adds or family.attn, "attn_out", layer, self.plain)
+        mixers = [path for path in (family.attn_adds or family.attn, *family.mixers) if self.has(layer, path)]
+        self.add("after", (mixers or [family.attn])[0], "attn_out", layer, self.plain)
         if not family.parallel:
             self.add("before", family.norm2 or family.mlp, "resid_mid", layer, self.in_place)
         self.neurons(layer)
+        self.experts(layer)
         self.add("after", family.mlp_adds or family.mlp, "mlp_out", layer, self.plain)
         self.add("after", "", "resid_post", layer, self.plain)
 
@@ -96,6 +109,23 @@ class _Builder:
             self.add("after", family.gate or family.mlp_in, "mlp_pre", layer, self.plain)
         if family.mlp_out:
             self.add("before", family.mlp_out, "mlp_post", layer, self.plain)
+
+    def experts(self, layer: int) -> None:
+        """What the router gives, whom it chooses and what they add, in layers that have experts."""
+        family = self.family
+        wanted = {name for name in experts.SITES if self.asked is None or (name, layer) in self.asked}
+        if not wanted or not family.router or not self.has(layer, family.router):
+            return
+        looked = experts.Looked(layer, wanted, self.offer, family.experts_whole)
+        at = f"{family.layers}.{layer}."
+        self.put("before", family.mlp, layer, looked.entered)
+        self.found.gave[at + family.router] = looked.routed
+        self.found.called[at + family.experts] = looked.chosen
+        self.found.gave[at + family.experts] = looked.added
+
+    def has(self, layer: int, path: str) -> bool:
+        """Whether that layer has a module at that path: layers may differ."""
+        return part_at(self.module.get_submodule(f"{self.family.layers}.{layer}"), path) is not None
 
     def plain(self, site: Site) -> Point:
         return lambda value, _: self.offer(site, value)

@@ -12,6 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import nn
+
+
+def part_at(module: nn.Module, path: str) -> nn.Module | None:
+    """The module at that path within another; None where it has none, as layers differ in what they have."""
+    found: Any = module
+    for step in path.split("."):
+        found = getattr(found, step, None)
+    return found if isinstance(found, nn.Module) else None
 
 
 def _walk(value: Any, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:

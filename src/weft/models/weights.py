@@ -17,6 +17,7 @@ from torch import nn
 
 from weft.errors import ModelError
 from weft.models.families import Family
+from weft.models.structure import part_at
 
 _NAME = re.compile(r"(\w+)(?:\[(\d+)\])?$")
 
@@ -55,7 +56,8 @@ def _named(module: nn.Module, family: Family | None, sizes: dict[str, int], name
 
 
 def _parameter(module: nn.Module, path: str, name: str) -> torch.Tensor | None:
-    return getattr(module.get_submodule(path), name, None) if path else None
+    part = part_at(module, path) if path else None
+    return None if part is None else getattr(part, name, None)
 
 
 def _weight(module: nn.Module, path: str, family: Family) -> torch.Tensor | None:

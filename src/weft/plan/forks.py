@@ -17,7 +17,8 @@ from weft.plan.places import BoxPlace, PairPlace, axes_left, box_of, constants, 
 
 INSIDE = ("scores", "pattern")
 BEFORE_Z = ("q", "k", "v", "q_rot", "k_rot", *INSIDE, "z")
-IN_LAYER = ("q", "k", "v", "z", "head_out", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out")
+EXPERTS = ("router_logits", "expert_weights", "expert_out")
+IN_LAYER = ("q", "k", "v", "z", "head_out", "attn_out", "resid_mid", "mlp_pre", "mlp_post", *EXPERTS, "mlp_out")
 PLANNED = frozenset({"embed", "resid_post", "final_norm", "logits", "q_rot", "k_rot", *INSIDE, *IN_LAYER})
 """Standard sites that the engine reads and writes."""
 

@@ -1,4 +1,4 @@
-"""Families whose MLP is several experts."""
+"""Families whose MLP is several experts, in all layers or in some."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from dataclasses import replace
 
 from weft.models.tables.llama import LLAMA, QWEN3
 
-GPT_OSS = replace(LLAMA, name="gpt_oss", model_types=("gpt_oss",), gate="", mlp_in="", mlp_out="")
-MIXTRAL = replace(GPT_OSS, name="mixtral", model_types=("mixtral",))
-QWEN3_MOE = replace(
-    QWEN3,
-    name="qwen3_moe",
-    model_types=("qwen3_moe",),
-    gate="",
-    mlp_in="",
-    mlp_out="",
-    needs=(("mlp_only_layers", []), ("decoder_sparse_step", 1)),  # otherwise some layers have no experts
-)
+MIXTRAL = replace(
+    LLAMA, name="mixtral", model_types=("mixtral",), gate="", mlp_in="", mlp_out="",
+    router="mlp.gate", experts="mlp.experts",
+)  # fmt: skip
+GPT_OSS = replace(MIXTRAL, name="gpt_oss", model_types=("gpt_oss",), router="mlp.router")
+PHIMOE = replace(GPT_OSS, name="phimoe", model_types=("phimoe",), rms=False)
+QWEN3_MOE = replace(QWEN3, name="qwen3_moe", model_types=("qwen3_moe",), router="mlp.gate", experts="mlp.experts")
+QWEN2_MOE = replace(LLAMA, name="qwen2_moe", model_types=("qwen2_moe",), router="mlp.gate", experts="mlp.experts")
 OLMOE = replace(
     MIXTRAL,
     name="olmoe",
@@ -29,6 +26,8 @@ OLMOE = replace(
 ROWS = (
     GPT_OSS,
     MIXTRAL,
+    PHIMOE,
+    QWEN2_MOE,
     QWEN3_MOE,
     OLMOE,
 )
