@@ -48,6 +48,11 @@ class Rule:
     """Stands for a mask while packed attention is under way: which keys a query sees, as a function of positions."""
 
     function: MaskFunction
+    ndim = 0
+
+    def to(self, *_: Any) -> Rule:
+        """Itself: some models cast their mask before they hand it on."""
+        return self
 
     @property
     def causal(self) -> bool:
@@ -121,13 +126,15 @@ def attention(
     s_aux: torch.Tensor | None = None,
     key_bias: KeyBias | None = None,
     through: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    repeated: int = 1,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Attention as transformers' own functions compute it, with q_rot, k_rot, scores and pattern offered to taps.
 
     `s_aux` [head] are sinks: a score that each query has besides its keys', of which no value comes. `key_bias` is for
     packed tokens what `position_bias` is for others, where that hangs on the key's position alone. `through` is a module
-    of the model's that the pattern goes through.
+    of the model's that the pattern goes through. `repeated`: how often each kv head comes, one after another, where the
+    model repeats them itself; taps get each once.
     """
     if dropout:
         raise ExecutionError("weft's attention has no dropout; put the model in eval mode, or read sites outside it")
@@ -146,7 +153,7 @@ def attention(
     seen = active.seen[id(module)] if active else Seen(_nothing)
     emit = seen.emit
     query = _emit_positions(emit, "q_rot", query)
-    key = _emit_keys(emit, key, query.shape[2], seen.cache, module)
+    key = _emit_keys(emit, key, query.shape[2], seen.cache, module, repeated)
     scores = _grouped(query * scale, key.transpose(-1, -2))
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -175,13 +182,13 @@ def _emit_positions(emit: Emit, name: str, value: torch.Tensor) -> torch.Tensor:
     return value if changed is None else changed.transpose(1, 2)
 
 
-def _emit_keys(emit: Emit, key: torch.Tensor, n_new: int, cache: Any, module: nn.Module) -> torch.Tensor:
+def _emit_keys(emit: Emit, key: torch.Tensor, n_new: int, cache: Any, module: nn.Module, repeated: int) -> torch.Tensor:
     """Offer the keys of this pass's own positions; a change also goes into the cache, for the steps that follow."""
     n_old = key.shape[2] - n_new
-    changed = emit("k_rot", key[:, :, n_old:].transpose(1, 2))
+    changed = emit("k_rot", key[:, ::repeated, n_old:].transpose(1, 2))
     if changed is None:
         return key
-    new = changed.transpose(1, 2)
+    new = changed.transpose(1, 2).repeat_interleave(repeated, dim=1)
     if cache is not None:
         layer = cache.layers[module.layer_idx]
         if type(layer).__name__ not in ("DynamicLayer", "DynamicSlidingWindowLayer"):

@@ -16,6 +16,8 @@ from torch import nn
 from weft.ir.nodes import Site
 from weft.models import experts
 from weft.models.families import Family
+from weft.models.packing import join, split
+from weft.models.placement import here
 from weft.models.structure import part_at
 
 Offer = Callable[[Site, torch.Tensor], torch.Tensor | None]
@@ -60,6 +62,8 @@ class _Builder:
     wanted: set[Site] | None
     found: Points = field(default_factory=Points)
 
+    batch: int = 0
+
     def __post_init__(self) -> None:
         self.asked = None if self.wanted is None else {(site.name, site.layer) for site in self.wanted}
 
@@ -76,20 +80,23 @@ class _Builder:
 
     def layer(self, layer: int) -> None:
         family = self.family
-        if not family.qkv:
-            for name, path in (("q", family.q), ("k", family.k), ("v", family.v)):
-                self.projection(name, layer, path, {"q": family.q_norm, "k": family.k_norm}.get(name, ""))
-        elif self.asked is None or not self.asked.isdisjoint((name, layer) for name in "qkv"):
+        if family.qkv and (self.asked is None or not self.asked.isdisjoint((name, layer) for name in "qkv")):
             self.put("after", family.qkv, layer, self.packed(layer))
-        self.add("before", family.o, "z", layer, self.heads)
+        for name, path in (("q", family.q), ("k", family.k), ("v", family.v)):
+            norm = {"q": family.q_norm, "k": family.k_norm}.get(name, "")
+            if norm or not family.qkv:
+                self.projection(name, layer, path, norm)
+        self.add("before", family.z or family.o, "z", layer, self.heads)
         self.add("after", family.o, "head_out", layer, self.head_out)
         mixers = [path for path in (family.attn_adds or family.attn, *family.mixers) if self.has(layer, path)]
-        self.add("after", (mixers or [family.attn])[0], "attn_out", layer, self.plain)
+        self.add("after", (mixers or [family.attn])[0], "attn_out", layer, self.added)
+        if family.flat:
+            self.put("before", "", layer, self.entered)
         if not family.parallel:
             self.add("before", family.norm2 or family.mlp, "resid_mid", layer, self.in_place)
         self.neurons(layer)
         self.experts(layer)
-        self.add("after", family.mlp_adds or family.mlp, "mlp_out", layer, self.plain)
+        self.add("after", family.mlp_adds or family.mlp, "mlp_out", layer, self.added)
         self.add("after", "", "resid_post", layer, self.plain)
 
     def projection(self, name: str, layer: int, path: str, norm: str) -> None:
@@ -116,7 +123,7 @@ class _Builder:
         wanted = {name for name in experts.SITES if self.asked is None or (name, layer) in self.asked}
         if not wanted or not family.router or not self.has(layer, family.router):
             return
-        looked = experts.Looked(layer, wanted, self.offer, family.experts_whole)
+        looked = experts.Looked(layer, wanted, self.offer, family.experts_whole, family.times)
         at = f"{family.layers}.{layer}."
         self.put("before", family.mlp, layer, looked.entered)
         self.found.gave[at + family.router] = looked.routed
@@ -128,7 +135,36 @@ class _Builder:
         return part_at(self.module.get_submodule(f"{self.family.layers}.{layer}"), path) is not None
 
     def plain(self, site: Site) -> Point:
-        return lambda value, _: self.offer(site, value)
+        return self.batched(lambda value, _: self.offer(site, value))
+
+    def added(self, site: Site) -> Point:
+        """What a module gives, as it is added: multiplied where the family says so. A copy where the layer writes over it."""
+        times, copied = self.family.times, self.family.written_over and site.name == "mlp_out"
+        if times == 1.0 and not copied:
+            return self.plain(site)
+
+        def point(value: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor | None:
+            changed = self.offer(site, value.clone() if copied else value * times)
+            return changed if changed is None or copied else changed / times
+
+        return self.batched(point)
+
+    def entered(self, value: torch.Tensor, _: torch.Tensor | None) -> None:
+        """Before a layer: its batch, for what it calls on tokens one after another."""
+        self.batch = value.shape[0]
+
+    def batched(self, point: Point) -> Point:
+        """[token, …] offered as [batch, pos, …], where the family calls its MLP so."""
+        if not self.family.flat:
+            return point
+
+        def flat(value: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor | None:
+            if value.dim() != 2:
+                return point(value, given)
+            changed = point(value.unflatten(0, (self.batch, -1)), given)
+            return None if changed is None else changed.flatten(0, 1)
+
+        return flat
 
     def heads(self, site: Site) -> Point:
         """[batch, pos, heads · d_head] offered as [batch, pos, head, d_head]."""
@@ -160,35 +196,33 @@ class _Builder:
 
     def packed(self, layer: int) -> Point:
         """q, k and v in one projection: each offered by itself, put together again if any changed."""
-        heads, kv_heads, d_head = (self.sizes[key] for key in ("n_heads", "n_kv_heads", "d_head"))
-        interleaved = self.family.interleaved
+        packing = self.family.packing
+        names = [name for name in "qkv" if not {"q": self.family.q_norm, "k": self.family.k_norm}.get(name)]
 
         def point(value: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor | None:
-            if interleaved:
-                parts = value.unflatten(-1, (heads, 3, d_head)).unbind(-2)
-            else:
-                sides = value.split([heads * d_head, kv_heads * d_head, kv_heads * d_head], dim=-1)
-                parts = [side.unflatten(-1, (-1, d_head)) for side in sides]
-            given = [self.offer(Site(name, layer), part) for name, part in zip("qkv", parts, strict=True)]
-            if all(each is None for each in given):
-                return None
-            whole = [part if new is None else new for part, new in zip(parts, given, strict=True)]
-            return torch.stack(whole, -2).flatten(-3) if interleaved else torch.cat(whole, -2).flatten(-2)
+            parts = dict(zip("qkv", split(value, packing, self.sizes), strict=True))
+            given = {name: self.offer(Site(name, layer), parts[name]) for name in names}
+            changed = {name: new for name, new in given.items() if new is not None}
+            return join([changed.get(name, part) for name, part in parts.items()], packing) if changed else None
 
         return point
 
     def head_out(self, site: Site) -> Point:
         """Derived: each head's share of the output projection. A change is added to what the projection gave."""
         path = f"{self.family.layers}.{site.layer}.{self.family.o}"
-        heads, conv1d = self.sizes["n_heads"], self.family.conv1d
+        heads, conv1d, times = self.sizes["n_heads"], self.family.conv1d, self.family.times
+        times = 1.0 if self.family.attn_adds else times  # a norm after the sum is before the multiplier
 
         def point(value: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor | None:
             assert given is not None  # points after a module are given its input
-            weight: Any = self.module.get_submodule(path).weight
+            projection: Any = self.module.get_submodule(path)
+            with here(projection):
+                weight = projection.weight
             w_o = (weight if conv1d else weight.T).unflatten(0, (heads, -1))
             share = torch.einsum("bphd,hdm->bphm", given.unflatten(-1, (heads, -1)), w_o)
+            share = share if times == 1.0 else share * times
             changed = self.offer(site, share)
-            return None if changed is None else value + (changed - share).sum(-2)
+            return None if changed is None else value + (changed - share).sum(-2) / times
 
         return point
 
@@ -202,4 +236,4 @@ class _Builder:
             changed = self.offer(site, value.clone())
             return None if changed is None else value.copy_(changed)
 
-        return point
+        return self.batched(point)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from weft.errors import ModelError
+from weft.models import packing
 from weft.models.families import Family
 from weft.models.structure import part_at
 
@@ -31,6 +32,20 @@ def weight(module: nn.Module, family: Family | None, sizes: dict[str, int], name
     if found is None:
         raise ModelError(f"this model has no weight {name!r}; see model.card.params for those it has")
     return found
+
+
+def holders(module: nn.Module, family: Family | None, name: str) -> list[nn.Module]:
+    """The modules among which the weight `name` is."""
+    if name.startswith("param("):
+        path = name[6:-1].rpartition(".")[0]
+        return [each for at, each in module.named_modules() if at == path]
+    match = _NAME.match(name)
+    if family is None or match is None:
+        return []
+    if match.group(2) is not None:
+        path = f"{family.layers}.{match.group(2)}"
+        return [each for at, each in module.named_modules() if at == path or at.startswith(f"{path}.")]
+    return [module.get_submodule(path) for path in (family.embed, family.positions, family.unembed) if path]
 
 
 def names(module: nn.Module, family: Family | None, sizes: dict[str, int]) -> list[str]:
@@ -60,6 +75,11 @@ def _parameter(module: nn.Module, path: str, name: str) -> torch.Tensor | None:
     return None if part is None else getattr(part, name, None)
 
 
+def _positions(module: nn.Module, family: Family) -> torch.Tensor | None:
+    stored = _parameter(module, family.positions, "weight")
+    return None if stored is None else stored[family.positions_from :]
+
+
 def _weight(module: nn.Module, path: str, family: Family) -> torch.Tensor | None:
     """A projection's weight as [in, out]."""
     stored = _parameter(module, path, "weight")
@@ -84,13 +104,9 @@ def _heads(part: str, bias: bool) -> Callable[[nn.Module, Family, dict[str, int]
 
 def _split(whole: torch.Tensor, part: str, family: Family, sizes: dict[str, int]) -> torch.Tensor:
     """q's, k's or v's columns of a projection's weight or bias: [..., head, d_head]"""
-    width = sizes["d_head"]
-    if family.qkv and family.interleaved:
-        return whole.unflatten(-1, (sizes["n_heads"], 3, width)).select(-2, "qkv".index(part))
     if family.qkv:
-        widths = [sizes[key] * width for key in ("n_heads", "n_kv_heads", "n_kv_heads")]
-        whole = whole.split(widths, dim=-1)["qkv".index(part)]
-    return whole.unflatten(-1, (-1, width))
+        return packing.split(whole, family.packing, sizes)["qkv".index(part)]
+    return whole.unflatten(-1, (-1, sizes["d_head"]))
 
 
 def _neurons(part: str, bias: bool) -> Callable[[nn.Module, Family, dict[str, int]], torch.Tensor | None]:
@@ -111,7 +127,7 @@ def _w_o(layer: nn.Module, family: Family, sizes: dict[str, int]) -> torch.Tenso
 
 _WHOLE: dict[str, Callable[[nn.Module, Family], torch.Tensor | None]] = {
     "W_E": lambda module, family: _parameter(module, family.embed, "weight"),
-    "W_pos": lambda module, family: _parameter(module, family.positions, "weight"),
+    "W_pos": lambda module, family: _positions(module, family),
     "W_U": lambda module, family: _transposed(_parameter(module, family.unembed, "weight")),
     "b_U": lambda module, family: _parameter(module, family.unembed, "bias"),
 }

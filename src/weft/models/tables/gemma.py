@@ -24,7 +24,9 @@ GEMMA3 = replace(
     k_norm="self_attn.k_norm",
     qk_layout="head first",
 )
+VAULTGEMMA = replace(GEMMA2, name="vaultgemma", model_types=("vaultgemma",), attn_adds="", mlp_adds="")
 ROWS = (
+    VAULTGEMMA,
     GEMMA,
     GEMMA2,
     GEMMA3,

@@ -8,7 +8,10 @@ from weft.models.family import Family
 
 LLAMA = Family(
     name="llama",
-    model_types=("llama", "mistral", "qwen2", "smollm3", "seed_oss"),
+    model_types=(
+        *("llama", "mistral", "ministral", "ministral3", "qwen2", "smollm3", "seed_oss", "helium", "ernie4_5", "cwm"),
+        "hunyuan_v1_dense",  # its norms of q and k are after rotary
+    ),
     embed="model.embed_tokens",
     layers="model.layers",
     final_norm="model.norm",
@@ -43,10 +46,35 @@ PHI3 = replace(
     mlp_in="",
     gate_up="mlp.gate_up_proj",
 )
-ROWS = (
-    LLAMA,
-    QWEN3,
+NEMOTRON = replace(ARCEE, name="nemotron", model_types=("nemotron", "jais2"), rms=False)
+APERTUS = replace(
     ARCEE,
-    STARCODER2,
-    PHI3,
+    name="apertus",
+    model_types=("apertus",),
+    norm1="attention_layernorm",
+    norm2="feedforward_layernorm",
+    q_norm="self_attn.q_norm",
+    k_norm="self_attn.k_norm",
+    qk_layout="head first",
 )
+OLMO = replace(LLAMA, name="olmo", model_types=("olmo",), rms=False, needs=(("clip_qkv", None),))
+GLM = replace(LLAMA, name="glm", model_types=("glm",), gate="", mlp_in="", gate_up="mlp.gate_up_proj")
+GRANITE = replace(
+    LLAMA,
+    name="granite",
+    model_types=("granite", "granite_swa"),
+    times_in="residual_multiplier",
+    logits_over_in="logits_scaling",
+)
+HYPERCLOVAX = replace(
+    GRANITE,
+    name="hyperclovax",
+    model_types=("hyperclovax",),
+    attn_adds="post_norm1",
+    mlp_adds="post_norm2",
+    where=(("use_post_norm", False, (("attn_adds", ""), ("mlp_adds", ""))),),
+    logits_over_in="",
+    logits_times_in="logits_scaling",
+)
+BITNET = replace(LLAMA, name="bitnet", model_types=("bitnet",), z="self_attn.attn_sub_norm")
+ROWS = (*(LLAMA, QWEN3, ARCEE, STARCODER2, PHI3, NEMOTRON, APERTUS, OLMO, GLM, GRANITE, HYPERCLOVAX, BITNET),)

@@ -1,6 +1,8 @@
-"""GPT-NeoX and BLOOM: q, k and v head by head in one projection."""
+"""GPT-NeoX, BLOOM, Falcon and theirs: q, k and v come from one projection."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from weft.models.family import Family
 
@@ -15,7 +17,7 @@ GPT_NEOX = Family(
     norm2="post_attention_layernorm",
     attn="attention",
     qkv="attention.query_key_value",
-    interleaved=True,
+    packing="by group",
     o="attention.dense",
     mlp="mlp",
     mlp_in="mlp.dense_h_to_4h",
@@ -33,7 +35,7 @@ BLOOM = Family(
     norm2="post_attention_layernorm",
     attn="self_attention",
     qkv="self_attention.query_key_value",
-    interleaved=True,
+    packing="by group",
     o="self_attention.dense",
     mlp="mlp",
     mlp_in="mlp.dense_h_to_4h",
@@ -45,7 +47,59 @@ BLOOM = Family(
     # with these the stream is that of a norm's output, or the projections are never called
     needs=(("apply_residual_connection_post_layernorm", False), ("slow_but_exact", False)),
 )
-ROWS = (
-    GPT_NEOX,
+FALCON = replace(
     BLOOM,
+    name="falcon",
+    model_types=("falcon",),
+    norm2="",
+    attn_adds="",
+    mlp_adds="",
+    written_over=True,
+    parallel_if="parallel_attn",
+    supplied="falcon",
+    needs=(),
+    where=(
+        ("num_ln_in_parallel_attn", 2, (("norm1", "ln_attn"), ("norm2", "ln_mlp"))),
+        ("parallel_attn", False, (("norm2", "post_attention_layernorm"),)),
+    ),
 )
+MPT = Family(
+    name="mpt",
+    model_types=("mpt",),
+    embed="transformer.wte",
+    layers="transformer.blocks",
+    final_norm="transformer.norm_f",
+    unembed="lm_head",
+    norm1="norm_1",
+    norm2="norm_2",
+    attn="attn",
+    qkv="attn.Wqkv",
+    o="attn.out_proj",
+    mlp="ffn",
+    mlp_in="ffn.up_proj",
+    mlp_out="ffn.down_proj",
+    mlp_adds="ffn.down_proj",  # the MLP is given the stream and returns it with what it adds
+    supplied="mpt",
+    needs=(("attn_config.clip_qkv", None),),
+)
+PERSIMMON = Family(
+    name="persimmon",
+    model_types=("persimmon",),
+    embed="model.embed_tokens",
+    layers="model.layers",
+    final_norm="model.final_layernorm",
+    unembed="lm_head",
+    norm1="input_layernorm",
+    norm2="post_attention_layernorm",
+    attn="self_attn",
+    qkv="self_attn.query_key_value",
+    packing="by group",
+    q_norm="self_attn.q_layernorm",
+    k_norm="self_attn.k_layernorm",
+    qk_norm_if="qk_layernorm",
+    o="self_attn.dense",
+    mlp="mlp",
+    mlp_in="mlp.dense_h_to_4h",
+    mlp_out="mlp.dense_4h_to_h",
+)
+ROWS = (GPT_NEOX, BLOOM, FALCON, MPT, PERSIMMON)

@@ -1,10 +1,10 @@
-"""Llama-like blocks with norms after their sublayers: OLMo 2 and what follows it."""
+"""Llama-like blocks with norms after their sublayers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from weft.models.tables.llama import LLAMA
+from weft.models.tables.llama import GLM, LLAMA
 
 OLMO2 = replace(
     LLAMA,
@@ -19,7 +19,11 @@ OLMO2 = replace(
     qk_layout="flat",
 )
 EXAONE4 = replace(OLMO2, name="exaone4", model_types=("exaone4",), qk_layout="head first")
-ROWS = (
-    OLMO2,
-    EXAONE4,
+GLM4 = replace(
+    GLM,
+    name="glm4",
+    model_types=("glm4",),
+    attn_adds="post_self_attn_layernorm",
+    mlp_adds="post_mlp_layernorm",
 )
+ROWS = (OLMO2, EXAONE4, GLM4)
