@@ -3,6 +3,7 @@
 from weft.models.hooks import tapped
 from weft.models.load import load, register_builtin
 from weft.models.loaded import Loaded
+from weft.models.registry import register, unregister
 from weft.models.tokens import Tokens
 
-__all__ = ["Loaded", "Tokens", "load", "register_builtin", "tapped"]
+__all__ = ["Loaded", "Tokens", "load", "register", "register_builtin", "tapped", "unregister"]
