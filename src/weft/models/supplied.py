@@ -193,12 +193,11 @@ def _falcon_alibi(module: Any, positions: torch.Tensor, dtype: torch.dtype) -> t
 def xglm(
     module: Any,
     hidden_states: torch.Tensor,
-    key_value_states: Any = None,
     past_key_values: Any = None,
     attention_mask: Any = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """XGLM's own attention, which it writes out."""
+    """XGLM's and OPT's. They scale the query before attention gets it, which then is no more the query of the equations."""
     states = [proj(hidden_states) for proj in (module.q_proj, module.k_proj, module.v_proj)]
     query, key, value = (each.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for each in states)
     if past_key_values is not None:
@@ -213,6 +212,7 @@ SUPPLIED: dict[str, tuple[str, Callable[..., Any]]] = {
     "gpt_neo": ("_attn", gpt_neo),
     "gptj": ("_attn", gptj),
     "mpt": ("forward", mpt),
+    "opt": ("forward", xglm),
     "xglm": ("forward", xglm),
 }
 """By the name in a family's table: which method of its attention is written anew, and how."""

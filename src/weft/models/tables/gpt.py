@@ -100,6 +100,7 @@ OPT = replace(
     final_norm="model.decoder.final_layer_norm",
     unembed="lm_head",
     flat=True,
+    supplied="opt",
     # else norms are of the stream itself, or a projection lies between the last norm and the unembedding
     needs=(("do_layer_norm_before", True),),
     same=(("word_embed_proj_dim", "hidden_size"),),
