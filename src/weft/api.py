@@ -69,6 +69,7 @@ class LocalBackend:
         return self.loaded.card_for(types)
 
     def run(self, experiment: Experiment, *, plan: str = "auto", fresh: bool = False) -> Outcome:
+        self._check_weights()
         outcome = execute(self.loaded, experiment, plan=plan, memory=self.memory)
         if not outcome.kept:
             return outcome
@@ -76,6 +77,17 @@ class LocalBackend:
         now = time.time()
         self._kept |= {name: Kept(name, data, now) for name, data in kept.items()}
         return dataclasses.replace(outcome, kept=kept)
+
+    def _check_weights(self) -> None:
+        try:
+            self.loaded.check_weights()
+        except ModelError as error:
+            raise error.at(where()) from None
+
+    def preview(self, experiment: Experiment, *, plan: str = "auto") -> str:
+        from weft.execute.preview import preview
+
+        return preview(self.loaded, experiment, plan)
 
     def kept(self) -> list[Kept]:
         return sorted(self._kept.values(), key=lambda each: each.name)
@@ -95,6 +107,7 @@ class LocalBackend:
         )
 
     def fit(self, experiment: Experiment, *, plan: str, fresh: bool, watch: Any) -> tuple[Experiment, Outcome]:
+        self._check_weights()
         watch.record = lambda done, outcome: record_of(self.loaded, done, outcome)
         with interrupted() as stopped:
             return train(self.loaded, experiment, plan=plan, cancelled=stopped, watch=watch)
@@ -190,6 +203,13 @@ class RemoteBackend:
             for name, each in record.kept.items()
         }
         return Outcome(values, record.edits, record.work, record.seconds, record.plan, record=record, kept=kept)
+
+    def preview(self, experiment: Experiment, *, plan: str = "auto") -> str:
+        raise SessionError(
+            "explain() of a session that is not run counts on the model's configuration, which is on the server; open it "
+            "here, weft.load(FOLDER, weights=False), or leave run=False out",
+            where=where(),
+        )
 
     def kept(self) -> list[Kept]:
         return self.client.values(self.name).kept()
@@ -297,6 +317,10 @@ class Server:
             raise NotFoundError(f"this server has no model {name!r}; it has {', '.join(names)}", where=where())
         return Model(RemoteBackend(self.client, name))
 
+    def submit(self, model: str, experiment: Experiment, *, plan: str = "auto", fresh: bool = False) -> RemoteJob:
+        """Hand over an experiment written elsewhere (`session.experiment`) for the server's model of that name: its job."""
+        return RemoteJob(self.client.submit(model, experiment, fresh=fresh, plan=plan))
+
     def job(self, id: str) -> RemoteJob:
         """A job by its id."""
         return RemoteJob(self.client.job(id))
@@ -342,7 +366,9 @@ def load(source: Any, tokenizer: Any = None, memory: int | str | None = None, **
     """A model to experiment on: `weft.load("gpt2")`, `weft.load("a/folder")`, `weft.load(model, tokenizer=tok)`.
 
     `source` is a built-in name ("induction"), a hub id, a local folder, a transformers model you already have, or any
-    torch.nn.Module (raw modules only). Options: dtype, device, revision, name. ModelError says what is missing.
+    torch.nn.Module (raw modules only). ModelError says what is missing. Options: dtype, device, revision, name; for one that
+    no device holds device_map="auto" (or {path: device}), max_memory, offload_folder; weights=False reads the configuration
+    alone: experiments can be written and explained, not run. So does a folder in which there are no weights.
     `memory`: bytes above the model that an experiment is planned for (500_000_000, "500MB", "2GiB"; None: half of what
     is free); one that would take more is run some rows at a time, as `explain()` says.
     """

@@ -24,6 +24,7 @@ from weft.execute.trial import distrust
 from weft.execute.turns import take_turns
 from weft.ir.nodes import Const, Experiment, Run
 from weft.ir.outcome import Outcome
+from weft.models.placement import parted
 from weft.plan.compiled import stages
 from weft.plan.cost import Prices, most_tokens
 from weft.plan.forks import Asked, asked
@@ -80,7 +81,7 @@ def _run(
         interpreter = Interpreter(loaded, experiment, uses, progress, cancelled)
         interpreter.lean = order is not None
         interpreter.flow.known = known
-        found = _plan(loaded, experiment, uses, reason)
+        found = plan_of(loaded, experiment, uses, reason)
         interpreter.flow.start()
         notes = _run_engine(loaded, experiment, uses, interpreter, found, limits) if found.forks else ()
         decoded, left = ((), found.left) if reason else take_turns(interpreter, found.left)
@@ -89,16 +90,20 @@ def _run(
         if applied is not None:
             applied |= interpreter.applied
         kind = "planned" if found.forks or decoded else "reference"
-        return interpreter.outcome(kind, time.perf_counter() - started, (*notes, *decoded, *_notes(left)))
+        return interpreter.outcome(kind, time.perf_counter() - started, (*notes, *decoded, *notes_of(left)))
 
 
 def unplanned(loaded: Any, experiment: Experiment | None = None) -> str:
     """Why no run of this experiment (None: of any) on this model can be planned; "" if they can."""
     if loaded.kind != "decoder" or loaded.family is None:
         return "weft has no table for this model"
+    if loaded.plain:
+        return "it takes whole rows of tokens alone, so nothing can be computed from keys and values"
     config = loaded.module.config
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention is {config._attn_implementation}"
+    if away := parted(loaded.module):
+        return away
     rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     for each in (rope, *(value for value in rope.values() if isinstance(value, dict))):
         if each.get("rope_type") in ("dynamic", "longrope"):
@@ -121,7 +126,8 @@ def _longest(experiment: Experiment) -> int:
     return longest
 
 
-def _plan(loaded: Any, experiment: Experiment, uses: Uses, reason: str) -> Asked:
+def plan_of(loaded: Any, experiment: Experiment, uses: Uses, reason: str) -> Asked:
+    """The runs that the engine would do, and why it would not do the others."""
     runs = uses.runs()
     if reason or (len(runs) == 1 and _one_row(experiment, runs[0])):
         return Asked((), dict.fromkeys(runs, reason or ALONE))
@@ -176,6 +182,7 @@ def _memory(loaded: Any, plan: Plan, engine: Engine, limits: Limits) -> str:
     return f"  memory       about {sum(parts.values()) / 1e6:,.1f} MB above the model: {told}"
 
 
-def _notes(left: Mapping[int, str]) -> tuple[str, ...]:
+def notes_of(left: Mapping[int, str]) -> tuple[str, ...]:
+    """Why the runs that the reference does are not planned, equal reasons once."""
     reasons = Counter(left.values())
     return tuple(f"as reference   {count} run{'s' * (count > 1)}: {reason}" for reason, count in reasons.items())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -18,10 +19,12 @@ from weft.errors import ModelError
 from weft.ir.card import BATCH, KEY, POS, Card, Dim, PartSpec, SiteSpec
 from weft.ir.nodes import Site
 from weft.ir.types import TensorType
-from weft.models import weights
+from weft.models import placement, weights
 from weft.models.absent import reasons
-from weft.models.families import INSIDE_ATTENTION, Family
+from weft.models.alike import observed, signature
+from weft.models.families import Family
 from weft.models.hooks import installed
+from weft.models.meta import AllOnes
 
 if TYPE_CHECKING:
     from weft.models.loaded import Loaded
@@ -46,8 +49,9 @@ def build(loaded: Loaded) -> Card:
     twin = meta_twin(loaded.module)
     if loaded.kind != "decoder":
         return _finish(loaded, twin, ())
-    runs = [_observe_decoder(loaded, twin, size) for size in SIZES]
-    specs = [_solve(site, [run[site] for run in runs if site in run], loaded.sizes) for site in runs[0]]
+    runs = [partial(_observe_decoder, loaded, twin, size) for size in (SIZES[:4] if loaded.plain else SIZES)]
+    layers = loaded.family.layers if loaded.family and not loaded.plain else ""
+    specs = [_solve(site, kinds, loaded.sizes) for site, kinds in observed(twin, layers, runs).items()]
     known = tuple(spec for spec in specs if spec is not None)
     if loaded.family:
         known = tuple(spec for spec in known if spec.site.path or _laid_out(spec, loaded.sizes))
@@ -87,13 +91,17 @@ def part_path(family: Family | None, part: str) -> str:
 
 def meta_twin(module: nn.Module) -> nn.Module:
     """A copy of the module whose tensors are all on the meta device; no weight is copied."""
+    if all(each.is_meta for each in module.parameters()) and not placement.placed(module):
+        return module  # nothing in it to be copied
     memo: dict[int, Any] = {}
     for each in module.modules():
         plain = [value for value in vars(each).values() if isinstance(value, torch.Tensor)]
         for tensor in (*each._parameters.values(), *each._buffers.values(), *plain):
             if tensor is not None and id(tensor) not in memo:
                 memo[id(tensor)] = _on_meta(tensor)
+    placement.bare(module, memo)
     twin = copy.deepcopy(module, memo)
+    placement.unhooked(twin)
     config: Any = getattr(twin, "config", None)
     if getattr(config, "_experts_implementation", None):
         config._experts_implementation = "batched_mm"  # the only one whose shapes do not hang on values
@@ -105,20 +113,22 @@ def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
     return nn.Parameter(moved, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
 
 
-def _observe_decoder(loaded: Loaded, twin: nn.Module, size: Size) -> Seen:
+def _observe_decoder(loaded: Loaded, twin: nn.Module, size: Size, wanted: set[Site] | None = None) -> Seen:
     from transformers import DynamicCache
 
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"), torch.no_grad(), AllOnes():
         ids = torch.zeros(size.batch, size.pos, dtype=torch.long)
+        if loaded.plain:
+            return _observe(loaded, twin, lambda: twin(ids), wanted)
         # Always with a cache, if an empty one: without, transformers looks at positions that have no data here.
         cache = DynamicCache()
         if size.key > size.pos:
             before = torch.zeros(size.batch, size.key - size.pos, dtype=torch.long)
             twin(input_ids=before, past_key_values=cache, use_cache=True)
-        return _observe(loaded, twin, lambda: twin(input_ids=ids, past_key_values=cache, use_cache=True))
+        return _observe(loaded, twin, lambda: twin(input_ids=ids, past_key_values=cache, use_cache=True), wanted)
 
 
-def _observe(loaded: Loaded, twin: nn.Module, run: Callable[[], Any]) -> Seen:
+def _observe(loaded: Loaded, twin: nn.Module, run: Callable[[], Any], wanted: set[Site] | None = None) -> Seen:
     """Every site that a forward passes, in order, with its type; standard ones that it passes twice are none."""
     seen: Seen = {}
     again: set[Site] = set()
@@ -134,7 +144,7 @@ def _observe(loaded: Loaded, twin: nn.Module, run: Callable[[], Any]) -> Seen:
                 note(Site(name, None, path, call, item), value)
         return {}
 
-    with installed(twin, loaded.family, loaded.sizes, None, note, raw, whole=_whole(loaded)):
+    with installed(twin, loaded.family, loaded.sizes, wanted, note, raw, whole=_whole(loaded)):
         run()
     return {site: kind for site, kind in seen.items() if site not in again}
 
@@ -183,12 +193,24 @@ _SIZE_OF_AXIS = {"head": "n_heads", "kv_head": "n_kv_heads", "expert": "n_expert
 
 def _axes(site: Site, dims: tuple[Dim, ...], sizes: dict[str, int]) -> tuple[str, ...]:
     if not site.path:
-        return _LAYOUTS.get(site.name, _STREAM)
+        return _layout(site.name, sizes)
     axes = [{BATCH: "batch", POS: "pos"}.get(dim, f"dim_{index}") for index, dim in enumerate(dims)]
     last = {Dim(sizes[name]): name for name in ("d_vocab", "d_mlp", "d_model") if name in sizes}
     if dims and dims[-1] in last:
         axes[-1] = last[dims[-1]]
     return tuple(axes if len(set(axes)) == len(axes) else [f"dim_{index}" for index in range(len(dims))])
+
+
+def _layout(name: str, sizes: dict[str, int]) -> tuple[str, ...]:
+    """A standard site's axes; where values are not as wide as keys, v and z have a length of their own, d_v."""
+    axes = _LAYOUTS.get(name, _STREAM)
+    return (*axes[:-1], "d_v") if name in ("v", "z") and "d_v" in sizes else axes
+
+
+def _layout(name: str, sizes: dict[str, int]) -> tuple[str, ...]:
+    """A standard site's axes; where values are not as wide as keys, v and z have a length of their own, d_v."""
+    axes = _LAYOUTS.get(name, _STREAM)
+    return (*axes[:-1], "d_v") if name in ("v", "z") and "d_v" in sizes else axes
 
 
 def _laid_out(spec: SiteSpec, sizes: dict[str, int]) -> bool:
@@ -204,7 +226,10 @@ def _raw_axes(kind: TensorType) -> tuple[str, ...]:
 def _with_insides(specs: tuple[SiteSpec, ...], loaded: Loaded) -> tuple[SiteSpec, ...]:
     """q_rot, k_rot, scores and pattern of each layer put in, where attention's own function has them: right before its
     z, or, where attention is weft's own and has modules of its own (BLOOM's dropout), right after q, k and v."""
-    own = loaded.family is not None and bool(loaded.family.supplied)
+    family = loaded.family
+    own = family is not None and bool(family.supplied)
+    if family is not None and "z" in family.inside:
+        return _before_output(specs, loaded, family)
     last = {spec.site.layer: at for at, spec in enumerate(specs) if spec.site.name in ("q", "k", "v")}
     out: list[SiteSpec] = []
     for at, spec in enumerate(specs):
@@ -217,10 +242,35 @@ def _with_insides(specs: tuple[SiteSpec, ...], loaded: Loaded) -> tuple[SiteSpec
     return tuple(out)
 
 
+def _before_output(specs: tuple[SiteSpec, ...], loaded: Loaded, family: Family) -> tuple[SiteSpec, ...]:
+    """The same where z too is known to attention's own function alone: before what makes it ready for the output."""
+    layers = {f"{family.layers}.{layer}.{family.o}": layer for layer in range(loaded.sizes["n_layers"])}
+    out: list[SiteSpec] = []
+    for spec in specs:
+        if spec.site.path in layers and spec.site.name == "module.input" and not spec.site.item:
+            out += _insides(layers[spec.site.path], spec.dtype, loaded)
+        out.append(spec)
+    return tuple(out)
+
+
+def _before_output(specs: tuple[SiteSpec, ...], loaded: Loaded, family: Family) -> tuple[SiteSpec, ...]:
+    """The same where z too is known to attention's own function alone: before what makes it ready for the output."""
+    layers = {f"{family.layers}.{layer}.{family.o}": layer for layer in range(loaded.sizes["n_layers"])}
+    out: list[SiteSpec] = []
+    for spec in specs:
+        if spec.site.path in layers and spec.site.name == "module.input" and not spec.site.item:
+            out += _insides(layers[spec.site.path], spec.dtype, loaded)
+        out.append(spec)
+    return tuple(out)
+
+
 def _insides(layer: int | None, dtype: str, loaded: Loaded) -> list[SiteSpec]:
     found: list[SiteSpec] = []
-    for name in INSIDE_ATTENTION:
-        axes = _LAYOUTS[name]
+    lacks = dict(loaded.family.lacks) if loaded.family else {}
+    inside = loaded.family.inside if loaded.family else ()
+    order = ("q_rot", "k_rot", *(name for name in inside if name == "v"), "scores", "pattern")
+    for name in (name for name in (*order, *(name for name in inside if name == "z")) if name not in lacks):
+        axes = _layout(name, loaded.sizes)
         dims = tuple(_LENGTHS.get(axis) or Dim(loaded.sizes[_SIZE_OF_AXIS.get(axis, axis)]) for axis in axes)
         found.append(SiteSpec(Site(name, layer), axes, dims, dtype))
     return found
@@ -228,7 +278,11 @@ def _insides(layer: int | None, dtype: str, loaded: Loaded) -> list[SiteSpec]:
 
 def _finish(loaded: Loaded, twin: nn.Module, sites: tuple[SiteSpec, ...]) -> Card:
     names = weights.names(twin, loaded.family, loaded.sizes)
-    found = {name: weights.weight(twin, loaded.family, loaded.sizes, name) for name in names}
+    stored = {f"param({path})": each for path, each in twin.named_parameters(remove_duplicate=False)}
+    found = {
+        name: stored[name] if name in stored else weights.weight(twin, loaded.family, loaded.sizes, name)
+        for name in names
+    }
     config = getattr(loaded.module, "config", None)
     return Card(
         name=loaded.name,
@@ -240,10 +294,17 @@ def _finish(loaded: Loaded, twin: nn.Module, sites: tuple[SiteSpec, ...]) -> Car
         params={name: TensorType(dtype_name(each.dtype), tuple(each.shape)) for name, each in found.items()},
         parts=_parts(loaded.family, twin),
         absent=reasons(loaded, [spec.site for spec in sites]),
-        max_positions=int(getattr(config, "max_position_embeddings", 0) or 0),
+        max_positions=int(getattr(config, "max_position_embeddings", 0) or 0) or _learned_positions(loaded),
         config=_config_data(config),
         tokenizer=dict(loaded.tokenizer),
     )
+
+
+def _learned_positions(loaded: Loaded) -> int:
+    """How many positions a user's own decoder has embeddings for; 0 where nothing says so."""
+    path = loaded.family.positions if loaded.plain and loaded.family else ""
+    weight: Any = loaded.module.get_submodule(path).weight if path else None
+    return 0 if weight is None else int(weight.shape[0]) - (loaded.family.positions_from if loaded.family else 0)
 
 
 _KEPT = (
@@ -265,8 +326,16 @@ def _parts(family: Family | None, twin: nn.Module) -> tuple[PartSpec, ...]:
     named = {"unembed": family.unembed, "final_norm": family.final_norm} if family else {}
     layers = [path for path, _ in twin.named_modules() if family and path.endswith(f".{family.mlp}")]
     wanted = [*named.items(), *((f"module({path})", path) for path in [*layers, *paths])]
-    found = [_part(name, twin.get_submodule(path)) for name, path in dict(wanted).items()]
-    return tuple(part for part in found if part is not None)
+    found: list[PartSpec] = []
+    known: dict[Any, PartSpec | None] = {}
+    for name, path in dict(wanted).items():
+        module = twin.get_submodule(path)
+        if (built := signature(module)) not in known:
+            known[built] = _part(name, module) or _bare_norm(name, module, twin, family)
+        part = known[built]
+        if part is not None:
+            found.append(replace(part, name=name))
+    return tuple(found)
 
 
 def _last_axis_only(module: nn.Module) -> bool:
@@ -277,6 +346,14 @@ def _last_axis_only(module: nn.Module) -> bool:
         return len(module.normalized_shape) == 1
     name = type(module).__name__
     return isinstance(module, nn.Linear) or name == "Conv1D" or name.endswith("RMSNorm")
+
+
+def _bare_norm(name: str, module: nn.Module, twin: nn.Module, family: Family | None) -> PartSpec | None:
+    """A last norm without a gain (OLMo): as wide as the unembedding takes."""
+    if name != "final_norm" or family is None or next(module.parameters(), None) is not None:
+        return None
+    weight: Any = twin.get_submodule(family.unembed).weight
+    return PartSpec(name, int(weight.shape[-1]), int(weight.shape[-1]), dtype_name(weight.dtype))
 
 
 def _part(name: str, module: nn.Module) -> PartSpec | None:

@@ -1,12 +1,15 @@
 """Load a model, or wrap one that is in memory.
 
 load("a/local/folder"), load("org/name", revision="…"), load(hf_model, tokenizer=tok), load(any_module)
+load("a/large/folder", dtype="bfloat16", device="cuda")          device_map=, max_memory=, offload_folder=: `placement`
+load("a/folder/without/weights"), load("org/name", weights=False)          shapes alone: `shapes`
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 from torch import nn
 
 from weft.errors import ModelError
-from weft.models import tokens
+from weft.models import placement, registry, shapes, tokens
 from weft.models.families import BY_MODEL_TYPE, Family, resolved
 from weft.models.loaded import Loaded
 from weft.models.structure import part_at
@@ -35,17 +38,28 @@ def load(
     device: str | torch.device | None = None,
     revision: str | None = None,
     name: str | None = None,
+    *,
+    device_map: placement.DeviceMap | None = None,
+    max_memory: Mapping[Any, Any] | None = None,
+    offload_folder: str | os.PathLike[str] | None = None,
+    weights: bool | None = None,
 ) -> Loaded:
     """The model at `source`: a built-in's name, a local folder, a hub id, a transformers model, or any nn.Module.
 
     Weights are read from safetensors alone. A model in memory is left as it is: `dtype` and `device` are for models
     loaded here, which are put into eval mode. `tokenizer` may be a folder, a transformers tokenizer, a
     `tokenizers.Tokenizer`, or nothing; without one, prompts are token ids.
+
+    `device_map` ("auto", or {path: device, "cpu" or "disk"}), `max_memory` ({device: "20GiB"}) and `offload_folder` place
+    a model that no one device holds; they need accelerate. Without `weights` only the configuration is read: a model of
+    shapes, to be traced against and not run. So is a folder that has a configuration and no weights, unless `weights`.
     """
     if isinstance(source, nn.Module):
-        if dtype is not None or device is not None or revision is not None:
+        given = (dtype, device, revision, device_map, max_memory, offload_folder, weights)
+        if any(each is not None for each in given):
             raise ModelError(
-                "dtype=, device= and revision= are for models that weft loads; move or cast yours yourself"
+                "dtype=, device=, revision=, weights= and the options of placement are for models that weft loads; move or "
+                "cast yours yourself"
             )
         _refuse_training(source)
         return _wrap(source, _tokenizer(tokenizer), name or type(source).__name__, "", "")
@@ -54,16 +68,27 @@ def load(
         from weft import bobbin
 
         bobbin.register()
+    place = placement.options(device, device_map, max_memory, offload_folder)
     if where in _BUILTINS:
+        if device_map is not None or weights is False:
+            raise ModelError(
+                f"{where} is built in: it is made here, on one device=; leave device_map= and weights= out"
+            )
         module, own = _BUILTINS[where]()
-        tokenizer = own if tokenizer is None else tokenizer
-        found = ""
-    else:
-        module, found = _read(where, dtype, revision)
-        tokenizer = _own_tokenizer(where, revision) if tokenizer is None else tokenizer
-    module = module.to(device=device, dtype=_dtype(dtype) if where in _BUILTINS else None).eval()
-    label = name or (Path(where).name if Path(where).is_dir() else where)
-    return _wrap(module, _tokenizer(tokenizer), label, label if Path(where).is_dir() else where, found)
+        module = module.to(device=device, dtype=_dtype(dtype)).eval()
+        return _wrap(module, _tokenizer(own if tokenizer is None else tokenizer), name or where, where, "")
+    label, of = name or _label(where), _label(where)
+    known = _tokenizer(_own_tokenizer(where, revision) if tokenizer is None else tokenizer)
+    if weights is False or (weights is None and shapes.lacks_weights(where)):
+        module, found = _read(where, revision, lambda: shapes.of_configuration(where, _dtype(dtype), revision))
+        return replace(_wrap(module, known, label, of, found), missing=shapes.missing(where, weights is False))
+    module, found = _read(where, revision, lambda: _weighed(where, dtype, revision, place))
+    module = (module if place else module.to(device=device)).eval()
+    return _wrap(module, known, label, of, found)
+
+
+def _label(where: str) -> str:
+    return Path(where).name if Path(where).is_dir() else where
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
@@ -75,21 +100,27 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return found
 
 
-def _read(where: str, dtype: str | torch.dtype | None, revision: str | None) -> tuple[nn.Module, str]:
+def _weighed(where: str, dtype: Any, revision: str | None, place: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
+    # safetensors only: a pickled checkpoint runs code as it is read.
+    return AutoModelForCausalLM.from_pretrained(
+        where, dtype=_dtype(dtype) or "auto", revision=revision or "main", use_safetensors=True, **place
+    )
+
+
+def _read(where: str, revision: str | None, make: Callable[[], nn.Module]) -> tuple[nn.Module, str]:
+    """What `make` gives, and its revision; ModelError for what cannot be read."""
     try:
-        # safetensors only: a pickled checkpoint runs code as it is read.
-        module = AutoModelForCausalLM.from_pretrained(
-            where, dtype=_dtype(dtype) or "auto", revision=revision or "main", use_safetensors=True
-        )
+        module = make()
     except (OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set, so only what is in the cache is found)" if _offline() else ""
         known = f"; built in: {', '.join(sorted(_BUILTINS))}" if _BUILTINS else ""
         raise ModelError(
             f"cannot load {where!r}: it is no built-in and no readable folder or hub model{offline}{known}. {error}"
         ) from error
-    return module, str(getattr(module.config, "_commit_hash", None) or revision or "")
+    config: Any = module.config
+    return module, str(getattr(config, "_commit_hash", None) or revision or "")
 
 
 def _offline() -> bool:
@@ -134,6 +165,10 @@ def _refuse_training(module: nn.Module) -> None:
 
 
 def _wrap(module: nn.Module, tokenizer: dict[str, str], name: str, identity: str, revision: str) -> Loaded:
+    mine = registry.find(module)
+    if mine is not None:
+        more = {"tokenizer": tokenizer, "name": name, "id": identity, "revision": revision}
+        return registry.wrap(module, mine, **more)
     config: Any = getattr(module, "config", None)
     decoder = hasattr(config, "model_type") and module.__class__.__name__.endswith(("ForCausalLM", "LMHeadModel"))
     family = _family(module, config) if decoder else None
@@ -153,17 +188,23 @@ def _family(module: nn.Module, config: Any) -> Family | None:
 
 def _sizes(module: nn.Module, config: Any, family: Family | None) -> dict[str, int]:
     heads, width = int(config.num_attention_heads), int(config.hidden_size)
+    own = _heads(module, family, heads, int(config.num_hidden_layers)) if family is not None else {}
     sizes = {
         "n_layers": int(config.num_hidden_layers),
         "n_heads": heads,
         "n_kv_heads": int(getattr(config, "num_key_value_heads", None) or heads),
         "d_model": width,
-        "d_head": int(getattr(config, "head_dim", None) or width // heads),
+        "d_head": int(getattr(config, family.d_head_in if family else "head_dim", None) or width // heads),
         "d_vocab": int(config.vocab_size),
+        **own,
     }
     if family is not None:
         unembed: Any = module.get_submodule(family.unembed).weight
         sizes["d_vocab"] = int(unembed.shape[0])
+    if family is not None and family.d_v_in:
+        sizes["d_v"] = int(getattr(config, family.d_v_in))
+    if family is not None and family.d_v_in:
+        sizes["d_v"] = int(getattr(config, family.d_v_in))
     mlp = _in_a_layer(module, family, family.mlp_out, sizes["n_layers"]) if family is not None else None
     if family is not None and mlp is not None:
         sizes["d_mlp"] = int(mlp.weight.shape[0 if family.conv1d else -1])
@@ -182,3 +223,14 @@ def _in_a_layer(module: nn.Module, family: Family, path: str, n_layers: int) -> 
         if found is not None:
             return found
     return None
+
+
+def _heads(module: nn.Module, family: Family, heads: int, layers: int) -> dict[str, int]:
+    """How wide heads are and how many keys and values have, by the weights: configurations call that many names."""
+    out = _in_a_layer(module, family, family.o, layers)
+    made = _in_a_layer(module, family, family.k or family.qkv, layers)
+    if out is None or made is None:
+        return {}
+    width = int(out.weight.shape[0 if family.conv1d else -1]) // heads
+    rows = int(made.weight.shape[-1 if family.conv1d else 0]) // width
+    return {"d_head": width, "n_kv_heads": rows if family.k else (rows - heads) // 2}

@@ -21,7 +21,7 @@ from weft.errors import ModelError, SiteError
 from weft.ir.card import Card
 from weft.ir.nodes import Site
 from weft.ir.types import TensorType
-from weft.models import cardbuild, weights
+from weft.models import cardbuild, placement, weights
 from weft.models.families import Family
 from weft.models.hooks import lock_of, unseen
 from weft.models.tokens import Tokens
@@ -31,7 +31,8 @@ from weft.models.tokens import Tokens
 class Loaded:
     """A loaded model. Made by `load`; `id` and `revision` say where it came from.
 
-    `family` is None where weft has no table for the model: raw modules only.
+    `family` is None where weft has no table for the model: raw modules only. `missing` says why there are shapes and no
+    numbers, where that is so.
     """
 
     module: nn.Module
@@ -42,6 +43,8 @@ class Loaded:
     tokenizer: dict[str, str] = field(default_factory=dict)
     id: str = ""
     revision: str = ""
+    missing: str = ""
+    plain: bool = False  # its forward takes token ids alone and gives logits: no cache, no padding
     _marks: tuple[tuple[int, ...], dict[str, object]] | None = field(default=None, repr=False)
     _cards: dict[tuple[tuple[str, TensorType], ...], Card] = field(default_factory=dict, repr=False)
 
@@ -57,12 +60,19 @@ class Loaded:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's first parameter is."""
-        return torch.device("cpu") if self._first is None else self._first.device
+        """Where the model takes its inputs: where its first parameter is, or is brought to."""
+        if self._first is None:
+            return torch.device("cpu")
+        return placement.device_of(self.module) if self._first.is_meta else self._first.device
 
     @cached_property
     def _first(self) -> nn.Parameter | None:
         return next(self.module.parameters(), None)
+
+    def check_weights(self) -> None:
+        """ModelError where the model's weights are not here, saying what is missing."""
+        if self.missing:
+            raise ModelError(f"{self.name} cannot be run: {self.missing}")
 
     def card_for(self, input_types: dict[str, TensorType]) -> Card:
         """The card of a raw module for inputs of these types; a decoder's card holds for any."""
@@ -84,11 +94,26 @@ class Loaded:
         """Run the module. Decoders take `tokens` [batch, pos] (or `embeddings`), and `start` [batch] where rows are
         padded on the left; they give the logits (`last_only`: of the last position alone, where the model can be told
         so). Raw modules take and give what is theirs."""
+        self.check_weights()
         with lock_of(self.module):
             if self.kind != "decoder":
                 return self.module(**inputs)
+            if self.plain:
+                return self._plainly(inputs, cache)
             keep = {"logits_to_keep": 1} if last_only and self._keeps else {}
             return self.module(**self._arguments(inputs, cache), **keep).logits
+
+    def _plainly(self, inputs: dict[str, torch.Tensor], cache: Any) -> Any:
+        """A user's own decoder: the logits are what it gives, or the first of what it gives."""
+        padded = "start" in inputs and bool((inputs["start"] > 0).any())
+        if cache is not None or padded or "tokens" not in inputs:
+            raise ModelError(
+                f"{self.name} takes whole rows of token ids and gives logits; it has no cache, so weft does not generate "
+                "with it, and takes neither padding nor embeddings. Give it prompts"
+            )
+        out = self.module(inputs["tokens"].to(self.device))
+        out = getattr(out, "logits", out)
+        return out[0] if isinstance(out, tuple | list) else out
 
     @cached_property
     def _keeps(self) -> bool:
@@ -109,7 +134,9 @@ class Loaded:
 
     def param(self, name: str) -> torch.Tensor:
         """A weight by name: "W_U", "W_O[3]", "param(path)"; see `weights` for the layouts."""
-        return weights.weight(self.module, self.family, self.sizes, name)
+        self.check_weights()
+        with placement.here(*weights.holders(self.module, self.family, name)):
+            return weights.weight(self.module, self.family, self.sizes, name)
 
     def apply(self, part: str, value: torch.Tensor) -> torch.Tensor:
         """One of the model's parts on a value whose last axis fits it: "unembed", "final_norm", "module(path)"."""
@@ -118,13 +145,16 @@ class Loaded:
                 f"{self.name} has no part {part!r} that maps a value's last axis alone; "
                 f"it has {', '.join(list(self.card.by_part)[:8])}, …"
             )
+        self.check_weights()
         with unseen():
             out = self.module.get_submodule(cardbuild.part_path(self.family, part))(value)
         return self.capped(out) if part == "unembed" else out
 
     def capped(self, logits: torch.Tensor) -> torch.Tensor:
-        """What the unembedding gives, kept below a limit where the family does that (Gemma 2)."""
+        """What the unembedding gives, multiplied and kept below a limit where the family does that (Granite, Gemma 2)."""
         limit = self.family.softcap if self.family else 0.0
+        if self.family and self.family.logits_times != 1.0:
+            logits = logits * self.family.logits_times
         return torch.tanh(logits / limit) * limit if limit else logits
 
     def fingerprint(self) -> dict[str, object]:
@@ -132,6 +162,7 @@ class Loaded:
 
         The hash is kept until a parameter is written to.
         """
+        self.check_weights()
         state = tuple(each._version for each in self.module.state_dict(keep_vars=True).values())
         if self._marks is None or self._marks[0] != state:
             marks: dict[str, object] = {
@@ -153,7 +184,11 @@ def _hash_weights(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        path, _, own = name.rpartition(".")
+        holder = module.get_submodule(path)
+        with placement.here(holder):
+            here = getattr(holder, own) if tensor.is_meta else tensor
+            flat = here.detach().contiguous().reshape(-1).view(torch.uint8)
         for chunk in flat.split(1 << 26):
             digest.update(chunk.cpu().numpy().data)
     return digest.hexdigest()

@@ -225,9 +225,14 @@ def data_of(tokenizer: Any) -> dict[str, str]:
     backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         return {}
-    plain = json.loads(backend.to_str())
-    plain["truncation"] = plain["padding"] = None  # left over from somebody's last call; they would change the tokens
-    data = {FILE: json.dumps(plain, ensure_ascii=False, separators=(",", ":"))}
+    text = backend.to_str()
+    if backend.truncation is not None or backend.padding is not None:
+        plain = json.loads(text)
+        plain["truncation"] = plain["padding"] = (
+            None  # left over from somebody's last call; they would change the tokens
+        )
+        text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    data = {FILE: text}
     for name in ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template"):
         value = getattr(tokenizer, name, None)
         if isinstance(value, str) and value:

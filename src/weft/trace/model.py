@@ -64,15 +64,20 @@ class Model:
 
     # -- sessions ---
 
-    def session(self, plan: str = "auto", wait: bool = True, fresh: bool = False) -> Session:
+    def session(self, plan: str = "auto", wait: bool = True, fresh: bool = False, run: bool = True) -> Session:
         """A block in which an experiment is written; it runs when the block ends.
 
         `plan="reference"` runs it the slow, obvious way. `wait=False` submits it to the server and goes on (`s.job.id`).
-        `fresh=True` has the server run it again though it has its record.
+        `fresh=True` has the server run it again though it has its record. `run=False` only writes it: it is in `s.experiment`,
+        checked as it was written, and `s.explain()` says what running it would take.
         """
         if plan not in ("auto", "reference"):
             raise ModelError(f'a plan is "auto" or "reference", not {plan!r}', where=where())
-        return Session(self, plan, wait, fresh)
+        if not (wait or run):
+            raise ModelError(
+                "wait=False submits the experiment and run=False does not run it; give one of them", where=where()
+            )
+        return Session(self, plan, wait, fresh, run)
 
     def trace(self, prompts: Any = None, *, plan: str = "auto", **inputs: torch.Tensor) -> AbstractContextManager[Run]:
         """A session of one run: `with model.trace("…") as run:`."""

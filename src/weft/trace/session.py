@@ -38,11 +38,14 @@ _plainly = torch._C.DisableTorchFunction
 class Session:
     """The runs of one experiment and the arithmetic on and between them."""
 
-    def __init__(self, model: Model, plan: str = "auto", wait: bool = True, fresh: bool = False) -> None:
+    def __init__(
+        self, model: Model, plan: str = "auto", wait: bool = True, fresh: bool = False, run: bool = True
+    ) -> None:
         self.model = model
         self.plan = plan
         self.wait = wait
         self.fresh = fresh
+        self.executes = run
         self.graph = Graph(model.card)
         self.state = "new"
         self.results: dict[str, torch.Tensor] = {}
@@ -259,7 +262,10 @@ class Session:
         return self.model.backend.record(self.experiment, self.outcome)
 
     def explain(self) -> str:
-        """The work asked for and the work done, in words."""
+        """The work asked for and the work done, in words; of a session that is not run, what it would take."""
+        if not self.executes:
+            self.check_not_failed()
+            return self.model.backend.preview(self.experiment, plan=self.plan)
         self._check_done("explain()")
         from weft.trace.explain import explain
 
@@ -279,6 +285,9 @@ class Session:
                     "this session edits a run but saves nothing, so nothing would run; .save() what you want"
                 )
             self.state, self.outcome = "done", None
+            return
+        if not self.executes:
+            self.state = "done"
             return
         if not self.wait:
             self.job = self.model.backend.submit(self._experiment, fresh=self.fresh)

@@ -274,6 +274,12 @@ def resolve(x: Traced, use: str = "a value") -> torch.Tensor:
             "after the block",
             where=where(),
         )
+    if not x._st.owner.executes:
+        raise NoValueError(
+            f"this value ({x.tensor_type}) has no numbers: its session was opened with run=False, so nothing was run. "
+            "session.explain() says what running it would take; session.experiment is what to run",
+            where=where(),
+        )
     if x._kept is not None:
         raise NotSavedError(
             f"this value is kept as {x._kept!r} where the model is, and was not saved; use it in a session, or fetch it "

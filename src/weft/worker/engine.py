@@ -125,7 +125,9 @@ def load(source: str, options: Mapping[str, str]) -> Engine:
     from weft import models, planted
 
     planted.register()
-    return ModelEngine(models.load(source, **dict[str, Any](options)))
+    loaded = models.load(source, **dict[str, Any](options))
+    loaded.check_weights()
+    return ModelEngine(loaded)
 
 
 def find_loader(name: str) -> Loader:
