@@ -71,6 +71,28 @@ def grouped(logits: torch.Tensor, config: Any, router: Any) -> torch.Tensor:
     return (kept / kept.sum() if config.norm_topk_prob else kept) * config.routed_scaling_factor
 
 
+def best_of_groups(logits: torch.Tensor, config: Any, _: Any) -> torch.Tensor:
+    """DeepSeek V2: a softmax over all; the best, within the groups whose one best is best; then scaled, not summed to one."""
+    groups = logits.softmax(0).view(config.n_group, -1)
+    best = _best(groups.max(1).values, config.topk_group)
+    allowed = torch.zeros_like(groups)
+    allowed[best] = 1.0
+    left = (groups * allowed).view(-1)
+    return _kept(left, _best(left, config.num_experts_per_tok)) * config.routed_scaling_factor
+
+
+def block_corrected(logits: torch.Tensor, config: Any, block: Any) -> torch.Tensor:
+    """LFM2: sigmoids, with a bias in the choice that the block keeps."""
+    all_weights = logits.sigmoid()
+    kept = _kept(all_weights, _best(all_weights + block.expert_bias, config.num_experts_per_tok))
+    return kept / (kept.sum() + 1e-6) * config.routed_scaling_factor
+
+
+def each_alone(logits: torch.Tensor, config: Any, _: Any) -> torch.Tensor:
+    """Llama 4: the best, each with its own sigmoid."""
+    return _kept(logits.sigmoid(), _best(logits, config.num_experts_per_tok))
+
+
 def gated(experts: Any, expert: int, x: torch.Tensor) -> torch.Tensor:
     """What one expert makes of one token: gate and neurons are the halves of one projection."""
     width = experts.gate_up_proj.shape[1] // 2
@@ -87,10 +109,21 @@ def clamped(experts: Any, expert: int, x: torch.Tensor) -> torch.Tensor:
     return neurons @ experts.down_proj[expert] + experts.down_proj_bias[expert]
 
 
+def before(experts: Any, expert: int, x: torch.Tensor) -> torch.Tensor:
+    """Llama 4's experts, stored [in, out]. They are given the token times its weight."""
+    gate, up = (x @ experts.gate_up_proj[expert]).chunk(2)
+    return (up * F.silu(gate)) @ experts.down_proj[expert]
+
+
 ROUTING: dict[str, Routing] = {
-    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "flex_olmo", "hunyuan_v1_moe"), shares),
-    **dict.fromkeys(("gpt_oss", "granitemoe"), among_chosen),
-    **dict.fromkeys(("glm4_moe", "dots1"), grouped),
+    **dict.fromkeys(
+        ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "flex_olmo", "hunyuan_v1_moe", "qwen3_next"), shares
+    ),
+    **dict.fromkeys(("gpt_oss", "granitemoe", "granitemoeshared"), among_chosen),
+    **dict.fromkeys(("glm4_moe", "dots1", "deepseek_v3"), grouped),
+    "deepseek_v2": best_of_groups,
+    "lfm2_moe": block_corrected,
+    "llama4_text": each_alone,
     "ernie4_5_moe": corrected,
     "phimoe": mixed,
 }
@@ -104,10 +137,13 @@ def weights(kind: str, logits: torch.Tensor, config: Any, router: Any) -> torch.
 
 def outs(kind: str, x: torch.Tensor, weight: torch.Tensor, experts: Any) -> torch.Tensor:
     """[batch, pos, expert, d_model]: what each chosen expert makes of each token, weighted."""
-    one = clamped if kind == "gpt_oss" else gated
+    one = {"gpt_oss": clamped, "llama4_text": before}.get(kind, gated)
     found = torch.zeros(*weight.shape, x.shape[-1], dtype=x.dtype)
     for row, pos, expert in weight.nonzero().tolist():
-        found[row, pos, expert] = weight[row, pos, expert] * one(experts, expert, x[row, pos])
+        times, token = weight[row, pos, expert], x[row, pos]
+        found[row, pos, expert] = (
+            one(experts, expert, times * token) if one is before else times * one(experts, expert, token)
+        )
     return found
 
 
@@ -116,5 +152,6 @@ def shared(sites: Any, path: str, x: torch.Tensor) -> torch.Tensor | float:
     block = sites.loaded.module.get_submodule(path)
     if hasattr(block, "shared_expert_gate"):
         return block.shared_expert_gate(x).sigmoid() * block.shared_expert(x)
-    each = next((getattr(block, name) for name in ("shared_experts", "shared_mlp") if hasattr(block, name)), None)
+    names = ("shared_experts", "shared_expert", "shared_mlp")
+    each = next((getattr(at, name) for at in (block, sites.layer) for name in names if hasattr(at, name)), None)
     return 0.0 if each is None else each(x)

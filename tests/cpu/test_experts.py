@@ -35,7 +35,9 @@ class Sites:
         self.output = run(self.loaded, {spec.site: self._keep(spec.site) for spec in self.loaded.card.sites})
         self.config, family = self.loaded.module.config, self.loaded.family
         self.layer = self.loaded.module.get_submodule(f"{family.layers}.{LAYER}")
-        self.router = self.layer.get_submodule(family.router)
+        router = self.layer.get_submodule(family.router)
+        self.linear = router
+        self.router = self.layer.get_submodule(family.mlp) if kind == "lfm2_moe" else router  # where its bias is
         self.experts = self.layer.get_submodule(family.experts)
         self.mlp = f"{family.layers}.{LAYER}.{family.mlp}"
 
@@ -71,8 +73,8 @@ def sites(request) -> Sites:
 
 
 def test_router_logits_are_its_linear_map_of_what_the_mlp_reads(sites):
-    linear = next(each for name, each in sites.router.named_parameters() if name.endswith("weight"))
-    bias = getattr(sites.router, "bias", None)
+    linear = next(each for name, each in sites.linear.named_parameters() if name.endswith("weight"))
+    bias = getattr(sites.linear, "bias", None)
     expected = torch.einsum("bpm,em->bpe", sites.into, linear.double())
     expected = expected if bias is None else expected + bias
     assert same(sites["router_logits"], expected)

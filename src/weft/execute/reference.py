@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import DynamicCache
 
 from weft.errors import ExecutionError, JobCancelledError
 from weft.execute.arithmetic import Known
@@ -27,6 +26,7 @@ from weft.execute.presentation import Group, groups, onto, take
 from weft.execute.sampling import choose
 from weft.ir.nodes import EACH, Experiment, Grad, Read, Ref, Run, Save, Site, Slot, Write
 from weft.ir.outcome import Edits, Outcome
+from weft.models.caches import new_cache
 from weft.models.dtypes import type_of
 from weft.models.hooks import tapped
 from weft.models.suffix import entered
@@ -290,7 +290,7 @@ class Pass:
         if self.cache is None:
             # Told the configuration, a cache drops keys that are beyond a window, and patterns would be cut short.
             loaded = self.owner.loaded
-            self.cache = DynamicCache() if loaded.family else DynamicCache(config=loaded.module.config)
+            self.cache = new_cache(loaded.module.config, loaded.family is not None)
         return self.group.inputs if self.step == 0 else {"tokens": self.tokens[-1][:, None]}
 
     def _taps(self, graph: bool) -> dict[Site, Callable[[torch.Tensor], torch.Tensor | None]]:

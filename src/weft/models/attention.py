@@ -139,6 +139,9 @@ def attention(
     if dropout:
         raise ExecutionError("weft's attention has no dropout; put the model in eval mode, or read sites outside it")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    active = next((each for each in reversed(LOCAL.active) if id(module) in each.seen), None)
+    seen = active.seen[id(module)] if active else Seen(_nothing)
+    emit = seen.emit
     if LOCAL.packed is not None:
         if position_bias is not None and key_bias is None:
             raise ExecutionError("packed attention has no bias between pairs of positions")
@@ -147,13 +150,14 @@ def attention(
         if attention_mask is None and not getattr(module, "is_causal", True):
             raise ExecutionError("its attention is not causal")
         how = How(scale, attention_mask, softcap, s_aux, key_bias)
-        return LOCAL.packed(module, query, key, value, how), None
+        value = _emit_values(emit, value, query.shape[2], None)
+        z = LOCAL.packed(module, query, key, value, how)
+        changed = emit("z", z)
+        return z if changed is None else changed, None
     assert not isinstance(attention_mask, Rule)
-    active = next((each for each in reversed(LOCAL.active) if id(module) in each.seen), None)
-    seen = active.seen[id(module)] if active else Seen(_nothing)
-    emit = seen.emit
     query = _emit_positions(emit, "q_rot", query)
     key = _emit_keys(emit, key, query.shape[2], seen.cache, module, repeated)
+    value = _emit_values(emit, value, query.shape[2], seen.cache)
     scores = _grouped(query * scale, key.transpose(-1, -2))
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -169,6 +173,8 @@ def attention(
     pattern = pattern if changed is None else changed
     pattern = through(pattern) if through else pattern
     z = _grouped(pattern, value).transpose(1, 2).contiguous()
+    changed = emit("z", z)
+    z = z if changed is None else changed
     return z, pattern if active is not None and active.original == "eager" else None
 
 
@@ -191,12 +197,31 @@ def _emit_keys(emit: Emit, key: torch.Tensor, n_new: int, cache: Any, module: nn
     new = changed.transpose(1, 2).repeat_interleave(repeated, dim=1)
     if cache is not None:
         layer = cache.layers[module.layer_idx]
+        if layer.keys.shape[1] != new.shape[1] or layer.keys.shape[3] != new.shape[3]:
+            raise ExecutionError(f"k_rot {_LATENT}")
         if type(layer).__name__ not in ("DynamicLayer", "DynamicSlidingWindowLayer"):
             raise ExecutionError(f"k_rot cannot be written with a {type(layer).__name__}; use a DynamicCache")
         kept = min(n_new, layer.keys.shape[2])
         stale = layer.keys.shape[2] - kept
         layer.keys = torch.cat([layer.keys[:, :, :stale], new[:, :, n_new - kept :]], dim=2)
     return torch.cat([key[:, :, :n_old], new], dim=2) if n_old else new
+
+
+_LATENT = (
+    "cannot be written while a cache is kept: the cache of this model holds a latent, of which keys and values are made anew "
+    "at each step; write what makes the latent, module(path) of its norm"
+)
+
+
+def _emit_values(emit: Emit, value: torch.Tensor, n_new: int, cache: Any) -> torch.Tensor:
+    """Offer the values of this pass's own positions, where a family has them here alone."""
+    n_old = value.shape[2] - n_new
+    changed = emit("v", value[:, :, n_old:].transpose(1, 2))
+    if changed is None:
+        return value
+    if cache is not None:
+        raise ExecutionError(f"v {_LATENT}")
+    return changed.transpose(1, 2)
 
 
 def _grouped(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from weft.ir.types import TensorType
 from weft.models import placement, weights
 from weft.models.absent import reasons
 from weft.models.alike import observed, signature
+from weft.models.caches import new_cache
 from weft.models.families import Family
 from weft.models.hooks import installed
 from weft.models.meta import AllOnes
@@ -114,14 +115,12 @@ def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _observe_decoder(loaded: Loaded, twin: nn.Module, size: Size, wanted: set[Site] | None = None) -> Seen:
-    from transformers import DynamicCache
-
     with torch.device("meta"), torch.no_grad(), AllOnes():
         ids = torch.zeros(size.batch, size.pos, dtype=torch.long)
         if loaded.plain:
             return _observe(loaded, twin, lambda: twin(ids), wanted)
         # Always with a cache, if an empty one: without, transformers looks at positions that have no data here.
-        cache = DynamicCache()
+        cache = new_cache(twin.config)
         if size.key > size.pos:
             before = torch.zeros(size.batch, size.key - size.pos, dtype=torch.long)
             twin(input_ids=before, past_key_values=cache, use_cache=True)
@@ -207,12 +206,6 @@ def _layout(name: str, sizes: dict[str, int]) -> tuple[str, ...]:
     return (*axes[:-1], "d_v") if name in ("v", "z") and "d_v" in sizes else axes
 
 
-def _layout(name: str, sizes: dict[str, int]) -> tuple[str, ...]:
-    """A standard site's axes; where values are not as wide as keys, v and z have a length of their own, d_v."""
-    axes = _LAYOUTS.get(name, _STREAM)
-    return (*axes[:-1], "d_v") if name in ("v", "z") and "d_v" in sizes else axes
-
-
 def _laid_out(spec: SiteSpec, sizes: dict[str, int]) -> bool:
     """Whether a standard site has the lengths that its axes say: a stream [pos, batch, d_model] is none of ours."""
     lengths = [_LENGTHS.get(axis) or Dim(sizes.get(_SIZE_OF_AXIS.get(axis, axis), -1)) for axis in spec.axes]
@@ -239,17 +232,6 @@ def _with_insides(specs: tuple[SiteSpec, ...], loaded: Loaded) -> tuple[SiteSpec
         out.append(spec)
         if own and layer is not None and last.get(layer) == at:
             out += _insides(layer, spec.dtype, loaded)
-    return tuple(out)
-
-
-def _before_output(specs: tuple[SiteSpec, ...], loaded: Loaded, family: Family) -> tuple[SiteSpec, ...]:
-    """The same where z too is known to attention's own function alone: before what makes it ready for the output."""
-    layers = {f"{family.layers}.{layer}.{family.o}": layer for layer in range(loaded.sizes["n_layers"])}
-    out: list[SiteSpec] = []
-    for spec in specs:
-        if spec.site.path in layers and spec.site.name == "module.input" and not spec.site.item:
-            out += _insides(layers[spec.site.path], spec.dtype, loaded)
-        out.append(spec)
     return tuple(out)
 
 

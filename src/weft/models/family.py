@@ -23,10 +23,13 @@ class Family:
         `q_norm`, `k_norm`        norms of q and k, which get them as `qk_layout` says:
                                   "flat" [batch, pos, heads · d_head], "head" [batch, pos, head, d_head] or
                                   "head first" [batch, head, pos, d_head]
+        `inside`                  of v and z, those that only the attention function sees: values that are made of a latent
+                                  that is what a cache keeps, mixes of values that are gated before they are projected
         `z`                       before which heads are mixed no more, where it is not `o`: a norm of all heads together
         `gate`, `gate_up`         a gated MLP's gate; or one projection of gate and neurons side by side
         `mlp`                     none where its parts are the layer's own
         `mlp_in`, `mlp_out`       none where the MLP is several experts; where it is so in some layers, those of the others
+        `mlp_also`                what is called after `mlp`, and added to the stream together with it
         `router`, `experts`       what chooses among experts, and the experts; `experts_whole`: every expert is called for
                                   every token, and the router gives (weights, logits), not (logits, weights, choices)
 
@@ -38,9 +41,9 @@ class Family:
     weft has it written anew under that name (`supplied`). `lacks`: sites that the family has not, with the reasons.
 
     What hangs on a model's configuration is named here and looked up by `resolved`: `parallel_if`, `qk_norm_if`,
-    `softcap_in`, `times_in`, `logits_times_in` and `logits_over_in` (1 / `logits_times`) are attributes; `needs` are those
-    without whose value the table does not hold, and `same` are pairs that must be equal. `where` has an attribute, a value
-    of it, and what of the table is otherwise then.
+    `softcap_in`, `times_in`, `logits_times_in`, `logits_over_in` (1 / `logits_times`), `d_head_in` and `d_v_in` (where
+    values are not as wide as keys) are attributes; `needs` are those without whose value the table does not hold, and
+    `same` are pairs that must be equal. `where` has an attribute, a value of it, and what of the table is otherwise then.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Family:
     gate: str = ""
     gate_up: str = ""
     mixers: tuple[str, ...] = ()
+    mlp_also: str = ""
     router: str = ""
     experts: str = ""
     experts_whole: bool = False
@@ -76,6 +80,9 @@ class Family:
     rms: bool = False
     packing: str = "side by side"
     z: str = ""
+    inside: tuple[str, ...] = ()
+    d_head_in: str = "head_dim"
+    d_v_in: str = ""
     parallel: bool = False
     softcap: float = 0.0
     times: float = 1.0

@@ -169,7 +169,8 @@ def installed(
     names = {site.path for site in wanted if site.path} if wanted is not None else None
     found = points(family, module, sizes, offer, wanted) if family else _unknown(offer, whole)
     handles, hooks = [], _Hooks(found, raw, names, module)
-    inside = {site for site in wanted or () if site.name in INSIDE_ATTENTION}
+    inner = {*INSIDE_ATTENTION, *(family.inside if family else ())}
+    inside = {site for site in wanted or () if site.name in inner}
     try:
         if names is not None and not names:
             for path in found.before:
@@ -339,7 +340,7 @@ def _own_attention(module: nn.Module, family: Family, inside: set[Site], offer: 
     attention.register()
     config: Any = module.config
     seen = {
-        module.get_submodule(f"{family.layers}.{layer}.{family.attn}"): attention.Seen(_emitter(layer, offer))
+        module.get_submodule(f"{family.layers}.{layer}.{family.attn}"): attention.Seen(_emitter(family, layer, offer))
         for layer in sorted({site.layer for site in inside if site.layer is not None})
     }
     # The attention function is not told the cache, so the module's own arguments are noted on the way in.
@@ -357,8 +358,10 @@ def _own_attention(module: nn.Module, family: Family, inside: set[Site], offer: 
             handle.remove()
 
 
-def _emitter(layer: int, offer: Offer) -> attention.Emit:
-    return lambda name, value: offer(Site(name, layer), value)
+def _emitter(family: Family, layer: int, offer: Offer) -> attention.Emit:
+    """Offers what is seen only here; v and z of most families are seen as they pass modules."""
+    names = {*INSIDE_ATTENTION, *family.inside}
+    return lambda name, value: offer(Site(name, layer), value) if name in names else None
 
 
 def _note_cache(note: attention.Seen) -> Callable[..., None]:

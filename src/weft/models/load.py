@@ -205,6 +205,8 @@ def _sizes(module: nn.Module, config: Any, family: Family | None) -> dict[str, i
         sizes["d_v"] = int(getattr(config, family.d_v_in))
     if family is not None and family.d_v_in:
         sizes["d_v"] = int(getattr(config, family.d_v_in))
+    if family is not None and family.d_v_in:
+        sizes["d_v"] = int(getattr(config, family.d_v_in))
     mlp = _in_a_layer(module, family, family.mlp_out, sizes["n_layers"]) if family is not None else None
     if family is not None and mlp is not None:
         sizes["d_mlp"] = int(mlp.weight.shape[0 if family.conv1d else -1])

@@ -84,9 +84,10 @@ class _Builder:
             self.put("after", family.qkv, layer, self.packed(layer))
         for name, path in (("q", family.q), ("k", family.k), ("v", family.v)):
             norm = {"q": family.q_norm, "k": family.k_norm}.get(name, "")
-            if norm or not family.qkv:
+            if norm or (path and not family.qkv):
                 self.projection(name, layer, path, norm)
-        self.add("before", family.z or family.o, "z", layer, self.heads)
+        if "z" not in family.inside:
+            self.add("before", family.z or family.o, "z", layer, self.heads)
         self.add("after", family.o, "head_out", layer, self.head_out)
         mixers = [path for path in (family.attn_adds or family.attn, *family.mixers) if self.has(layer, path)]
         self.add("after", (mixers or [family.attn])[0], "attn_out", layer, self.added)
@@ -96,7 +97,10 @@ class _Builder:
             self.add("before", family.norm2 or family.mlp, "resid_mid", layer, self.in_place)
         self.neurons(layer)
         self.experts(layer)
-        self.add("after", family.mlp_adds or family.mlp, "mlp_out", layer, self.added)
+        if family.mlp_also and (self.asked is None or ("mlp_out", layer) in self.asked):
+            self.together(Site("mlp_out", layer))
+        elif not family.mlp_also:
+            self.add("after", family.mlp_adds or family.mlp, "mlp_out", layer, self.added)
         self.add("after", "", "resid_post", layer, self.plain)
 
     def projection(self, name: str, layer: int, path: str, norm: str) -> None:
@@ -149,6 +153,21 @@ class _Builder:
 
         return self.batched(point)
 
+    def together(self, site: Site) -> None:
+        """What the MLP and another module add at once. A change is added to what the other gave."""
+        times, noted = self.family.times, list[torch.Tensor]()
+
+        def first(value: torch.Tensor, _: torch.Tensor | None) -> None:
+            noted[:] = [value]
+
+        def second(value: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor | None:
+            total = (noted.pop() + value) * times
+            changed = self.offer(site, total)
+            return None if changed is None else value + (changed - total) / times
+
+        self.put("after", self.family.mlp, site.layer, first)
+        self.put("after", self.family.mlp_also, site.layer, second)
+
     def entered(self, value: torch.Tensor, _: torch.Tensor | None) -> None:
         """Before a layer: its batch, for what it calls on tokens one after another."""
         self.batch = value.shape[0]
@@ -168,9 +187,10 @@ class _Builder:
 
     def heads(self, site: Site) -> Point:
         """[batch, pos, heads · d_head] offered as [batch, pos, head, d_head]."""
+        width = self.sizes["d_v" if site.name in ("v", "z") and "d_v" in self.sizes else "d_head"]
 
         def point(value: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor | None:
-            changed = self.offer(site, value.unflatten(-1, (-1, self.sizes["d_head"])))
+            changed = self.offer(site, value.unflatten(-1, (-1, width)))
             return None if changed is None else changed.flatten(-2)
 
         return point

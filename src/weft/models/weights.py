@@ -65,7 +65,7 @@ def _named(module: nn.Module, family: Family | None, sizes: dict[str, int], name
     kind, layer = match.group(1), match.group(2)
     if layer is None:
         return _WHOLE[kind](module, family) if kind in _WHOLE else None
-    if kind not in _LAYERED or int(layer) >= sizes["n_layers"]:
+    if kind not in _LAYERED or int(layer) >= sizes["n_layers"] or kind in dict(family.lacks):
         return None
     return _LAYERED[kind](module.get_submodule(f"{family.layers}.{layer}"), family, sizes)
 

@@ -40,7 +40,71 @@ FLEX_OLMO = replace(
     OLMO2, name="flex_olmo", model_types=("flex_olmo",), gate="", mlp_in="", mlp_out="",
     router="mlp.gate", experts="mlp.experts",
 )  # fmt: skip
+GRANITEMOESHARED = replace(
+    GRANITEMOE,
+    name="granitemoeshared",
+    model_types=("granitemoeshared",),
+    mlp_also="shared_mlp",
+    where=(("shared_intermediate_size", 0, (("mlp_also", ""),)),),
+)
+_LATENT = (
+    "keys are made of a latent and of a part that all heads share, which alone enters rotary: no one point has them before it;"
+    " k_rot has them after it, module(layer.self_attn.kv_a_layernorm) the latent"
+)
+DEEPSEEK_V3 = replace(
+    QWEN2_MOE,
+    name="deepseek_v3",
+    model_types=("deepseek_v3", "deepseek_v2"),
+    q="self_attn.q_b_proj",
+    k="",
+    v="",
+    inside=("v",),
+    d_head_in="qk_head_dim",
+    d_v_in="v_head_dim",
+    same=(("num_attention_heads", "num_key_value_heads"),),
+    where=(("q_lora_rank", None, (("q", "self_attn.q_proj"),)),),
+    lacks=(("k", _LATENT), ("W_Q", "queries are made of a latent")),
+)
+QWEN3_NEXT = replace(
+    QWEN3_MOE,
+    name="qwen3_next",
+    model_types=("qwen3_next",),
+    mixers=("linear_attn",),
+    inside=("z",),
+    lacks=(("W_Q", "queries lie in their projection beside the gates of z"),),
+)
+LFM2_MOE = replace(
+    LLAMA,
+    name="lfm2_moe",
+    model_types=("lfm2_moe",),
+    final_norm="model.embedding_norm",
+    norm1="operator_norm",
+    norm2="ffn_norm",
+    mixers=("conv",),
+    o="self_attn.out_proj",
+    q_norm="self_attn.q_layernorm",
+    k_norm="self_attn.k_layernorm",
+    mlp="feed_forward",
+    gate="feed_forward.w1",
+    mlp_in="feed_forward.w3",
+    mlp_out="feed_forward.w2",
+    router="feed_forward.gate",
+    experts="feed_forward.experts",
+)
+LLAMA4 = replace(
+    LLAMA,
+    name="llama4",
+    model_types=("llama4_text",),
+    mlp="feed_forward",
+    flat=True,
+    gate="feed_forward.gate_proj",
+    mlp_in="feed_forward.up_proj",
+    mlp_out="feed_forward.down_proj",
+    router="feed_forward.router",
+    experts="feed_forward.experts",
+    experts_whole=True,
+)
 ROWS = (
     *(QWEN2_MOE, QWEN3_MOE, ERNIE4_5_MOE, DOTS1, GLM4_MOE, MIXTRAL, GPT_OSS, PHIMOE, HUNYUAN_V1_MOE, GRANITEMOE),
-    *(OLMOE, FLEX_OLMO),
+    *(OLMOE, FLEX_OLMO, GRANITEMOESHARED, DEEPSEEK_V3, QWEN3_NEXT, LFM2_MOE, LLAMA4),
 )

@@ -1,0 +1,23 @@
+"""The cache that a decoder is run with, step by step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+ATTENDING = ("full_attention", "sliding_attention", "chunked_attention", "attention")
+"""Types of layers that keep keys and values, and nothing else."""
+
+
+def new_cache(config: Any, tabled: bool = True) -> DynamicCache:
+    """An empty cache for a model of this configuration.
+
+    All keys are kept, beyond a window too, so that patterns are over all of them, unless some layer keeps a state of
+    another kind, which the cache must then be told of, or weft has no table for the model.
+    """
+    from transformers import DynamicCache
+
+    kinds = getattr(config, "layer_types", None) or ()
+    return DynamicCache() if tabled and all(kind in ATTENDING for kind in kinds) else DynamicCache(config=config)
