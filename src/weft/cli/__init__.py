@@ -17,8 +17,6 @@ from weft.errors import WeftError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Url = Annotated[str, typer.Option("--url", envvar="WEFT_URL", help="Where the server is.")]
-LOCAL = "http://127.0.0.1:7787"
 
 
 def main() -> None:
@@ -71,11 +69,28 @@ def serve(
 
 
 @app.command()
-def models(url: Url = LOCAL, as_json: Json = False) -> None:
-    """List the models that a server holds."""
-    from weft.cli.service import list_models
+def models(
+    name: Annotated[
+        str, typer.Argument(help="A model type (llama, gpt_oss, …) or a folder; none lists the types.")
+    ] = "",
+    url: Annotated[str, typer.Option("--url", envvar="WEFT_URL", help="List what the server there holds.")] = "",
+    write_docs: Annotated[bool, typer.Option("--write-docs", help="Write docs/models.md anew.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Which families of models weft has tables for, and which sites one of them has; with --url, what a server holds."""
+    if url and not name:
+        from weft.cli.service import list_models
 
-    list_models(url, as_json)
+        list_models(url, as_json)
+        return
+    from weft.cli.models import list_families, show_model, write_page
+
+    if write_docs:
+        print(write_page())
+    elif name:
+        show_model(name, as_json)
+    else:
+        list_families(as_json)
 
 
 @app.command()

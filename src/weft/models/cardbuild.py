@@ -92,8 +92,9 @@ def part_path(family: Family | None, part: str) -> str:
 
 def meta_twin(module: nn.Module) -> nn.Module:
     """A copy of the module whose tensors are all on the meta device; no weight is copied."""
-    if all(each.is_meta for each in module.parameters()) and not placement.placed(module):
-        return module  # nothing in it to be copied
+    shapes_alone = all(each.is_meta for each in module.parameters()) and not placement.placed(module)
+    if shapes_alone and not getattr(getattr(module, "config", None), "_experts_implementation", None):
+        return module  # nothing in it to be copied, and nothing to be changed
     memo: dict[int, Any] = {}
     for each in module.modules():
         plain = [value for value in vars(each).values() if isinstance(value, torch.Tensor)]
