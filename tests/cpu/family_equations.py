@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
-from family_zoo import KINDS, Kind, loaded
+from family_zoo import ROWS, Kind, loaded
 
 from weft.ir.nodes import Site
 from weft.models import Loaded, tapped
@@ -49,7 +49,7 @@ class Seen:
 def seen(name: str) -> Seen:
     """Every site of a model of that kind in float64."""
     model = loaded(name)
-    found = Seen(KINDS[name], model)
+    found = Seen(ROWS[name], model)
     taps = {spec.site: lambda value, site=spec.site: found.note(site, value) for spec in model.card.sites}
     with torch.no_grad(), tapped(model, taps):
         model.forward({"tokens": IDS})

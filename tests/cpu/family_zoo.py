@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import torch
 import transformers
@@ -55,25 +56,38 @@ class Kind:
     packing: str = ""  # how q, k, v lie in their one projection
 
 
-COMMON = {
+COMMON: dict[str, Any] = {
     "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "hidden_size": 20,
     "intermediate_size": 28, "vocab_size": 50, "max_position_embeddings": 32, "tie_word_embeddings": False,
     "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }  # fmt: skip
-GROUPED = {"hidden_size": 32, "head_dim": 8}  # heads as wide as the model
-ALIKE = {**GROUPED, "num_key_value_heads": 4}  # as many keys as queries
-TYPES = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+GROUPED: dict[str, Any] = {"hidden_size": 32, "head_dim": 8}  # heads as wide as the model
+ALIKE: dict[str, Any] = {**GROUPED, "num_key_value_heads": 4}  # as many keys as queries
+TYPES: dict[str, Any] = {
+    "sliding_window": 4,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
 SLIDING = (0, 2)
-HALVED = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}
-TWO_THETAS = {"rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+HALVED: dict[str, Any] = {
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+}
+TWO_THETAS: dict[str, Any] = {"rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
                                   "full_attention": {"rope_type": "default", "rope_theta": 10000.0}}}  # fmt: skip
-EVERYWHERE = {"attention_bias": True, "mlp_bias": True}
-OLD = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_inner": 28, "n_positions": 32, "vocab_size": 50, "bos_token_id": 0,
-       "eos_token_id": 1, "tie_word_embeddings": False}  # fmt: skip
-FALCON = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 32, "vocab_size": 50, "eos_token_id": 1}
-LAYER = {"gated": False, "norm": "layer"}
-PARTIAL = {"rotary": "half", "turned": 4}
+EVERYWHERE: dict[str, Any] = {"attention_bias": True, "mlp_bias": True}
+OLD: dict[str, Any] = {
+    "n_layer": 3, "n_head": 4, "n_embd": 32, "n_inner": 28, "n_positions": 32, "vocab_size": 50, "bos_token_id": 0,
+    "eos_token_id": 1, "tie_word_embeddings": False,
+}  # fmt: skip
+FALCON: dict[str, Any] = {
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "hidden_size": 32,
+    "vocab_size": 50,
+    "eos_token_id": 1,
+}
+LAYER: dict[str, Any] = {"gated": False, "norm": "layer"}
+PARTIAL: dict[str, Any] = {"rotary": "half", "turned": 4}
 FOUR = (2**-2, 2**-4, 2**-6, 2**-8)
 
 KINDS: dict[str, Kind] = {
@@ -207,11 +221,13 @@ KINDS: dict[str, Kind] = {
     }, eager=True, act=TANH, norm="rms+1", embed=20**0.5, scale=7**-0.5, softcap=2.0, cap=3.0, windows=SLIDING),
 }  # fmt: skip
 """By `model_type`, with a variant after a comma."""
+ROWS: dict[str, Kind] = dict(KINDS)
+"""Those, and kinds of other files, which are built and looked up here too."""
 
 
 def build(kind: str, seed: int = 3, attention: str = "", **changes: object) -> torch.nn.Module:
     """A model of that kind with every weight, gain and bias random."""
-    row = KINDS[kind]
+    row = ROWS[kind]
     attention = attention or ("eager" if row.eager else "sdpa")
     named_otherwise = {"n_layer", "num_layers", "n_layers", "ffn_hidden_size"}
     common = {} if named_otherwise & row.own.keys() else COMMON
@@ -223,5 +239,5 @@ def build(kind: str, seed: int = 3, attention: str = "", **changes: object) -> t
 @lru_cache(maxsize=4)
 def loaded(kind: str, dtype: torch.dtype = torch.float64, attention: str = "") -> Loaded:
     """A model of that kind, built once for the tests that stand beside each other."""
-    dtype = torch.float32 if KINDS[kind].single and dtype == torch.float64 else dtype
+    dtype = torch.float32 if ROWS[kind].single and dtype == torch.float64 else dtype
     return load(build(kind, attention=attention).to(dtype))

@@ -16,7 +16,8 @@ that are longer are not planned at all."""
 
 _SIZES = {
     "hidden_size": 32, "num_attention_heads": 4, "head_dim": 8, "intermediate_size": 48, "n_inner": 48,
-    "vocab_size": 23, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+    "vocab_size": 23, "ffn_dim": 48, "dff": 48, "ffn_hidden_size": 48, "word_embed_proj_dim": 32,
+    "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
 }  # fmt: skip
 
 
@@ -42,7 +43,7 @@ def small_config(config: Any, sizes: dict[str, int]) -> Any:
     wanted: dict[str, Any] = {
         **_SIZES,
         "num_hidden_layers": max(LAYERS, len(kinds)),
-        "num_key_value_heads": 2 if sizes["n_kv_heads"] != sizes["n_heads"] else 4,
+        **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 2 if sizes["n_kv_heads"] != sizes["n_heads"] else 4),
     }
     if kinds:
         wanted["layer_types"] = (kinds * LAYERS)[: wanted["num_hidden_layers"]] if len(kinds) == 1 else kinds
@@ -50,15 +51,29 @@ def small_config(config: Any, sizes: dict[str, int]) -> Any:
     for name in ("sliding_window", "attention_chunk_size", "window_size"):
         if isinstance(getattr(config, name, None), int):
             wanted[name] = WINDOW
+    if isinstance(getattr(config, "rotary_dim", None), int):
+        wanted["rotary_dim"] = 4
     for name, value in wanted.items():
         if hasattr(small, name):
-            setattr(small, name, value)
+            _set(small, name, value)
     if isinstance(getattr(small, UNTIL, None), int):
         setattr(small, UNTIL, max(getattr(small, UNTIL), LONGEST))
     for name in ("rope_parameters", "rope_scaling"):
         if isinstance(rope := vars(small).get(name), dict):  # vars: asking for a deprecated name warns
             setattr(small, name, _fitted(rope))
     return small
+
+
+def _set(config: Any, name: str, value: Any) -> None:
+    """Some configurations compute a size of the others, and some must have a beginning token."""
+    if isinstance(getattr(type(config), name, None), property):
+        return
+    try:
+        setattr(config, name, value)
+    except Exception:  # transformers' own, for a field that may not be None
+        if value is not None:
+            raise
+        setattr(config, name, 0)
 
 
 def kinds_of(config: Any) -> list[str]:

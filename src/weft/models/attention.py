@@ -99,6 +99,11 @@ def register() -> None:
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, mask)
 
 
+def original_of(config: Any) -> str:
+    """The model's own attention, while weft's is in its place."""
+    return next((each.original for each in LOCAL.active if each.config is config), "sdpa")
+
+
 def mask(*args: Any, config: Any = None, **kwargs: Any) -> torch.Tensor | Rule | None:
     """An explicit mask, always: as numbers where the model's own attention is eager, else as booleans."""
     from transformers.masking_utils import eager_mask, sdpa_mask
@@ -107,8 +112,7 @@ def mask(*args: Any, config: Any = None, **kwargs: Any) -> torch.Tensor | Rule |
         if kwargs.get("use_vmap"):  # transformers' sign for a function that is not its own
             raise ExecutionError("its attention has a mask function of its own, which may look beyond positions")
         return Rule(kwargs["mask_function"])
-    original = next((each.original for each in LOCAL.active if each.config is config), "sdpa")
-    if original == "eager":
+    if original_of(config) == "eager":
         return eager_mask(*args, config=config, **kwargs)
     return sdpa_mask(*args, config=config, **{**kwargs, "allow_is_causal_skip": False})
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from weft.models.attention import Rule, attention
+from weft.models.attention import Rule, attention, original_of
 from weft.models.families import Family
 
 
@@ -161,7 +161,7 @@ def falcon(
     position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Falcon's: rotary, or a bias by the key's position, which is in the mask already."""
+    """Falcon's: rotary, or a bias by the key's position, which is in the mask already; its eager attention adds it again."""
     from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb
 
     query, key, value = (part.transpose(1, 2) for part in module._split_heads(module.query_key_value(hidden_states)))
@@ -169,7 +169,7 @@ def falcon(
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
     if layer_past is not None:
         key, value = layer_past.update(key, value, module.layer_idx)
-    eager = module.config._attn_implementation == "eager"
+    again = alibi if alibi is not None and original_of(module.config) == "eager" else None
     z, pattern = attention(
         module,
         query,
@@ -177,8 +177,9 @@ def falcon(
         value,
         attention_mask,
         scaling=module.inv_norm_factor,
+        position_bias=None if again is None else again.view(len(query), -1, 1, key.shape[2]) * module.inv_norm_factor,
         key_bias=None if alibi is None else partial(_falcon_alibi, module, dtype=query.dtype),
-        through=module.attention_dropout if eager and alibi is not None else None,
+        through=None if again is None else module.attention_dropout,
         repeated=module.num_heads // module.num_kv_heads if module.new_decoder_architecture else 1,
     )
     return module.dense(z.flatten(2)), pattern

@@ -1,0 +1,67 @@
+"""Every dense family: recomputing from an edit's place gives what computing everything gives, and the engine is on."""
+
+import pytest
+import torch
+import transformers
+from family_zoo import KINDS, build
+
+import weft
+from weft.execute.tinycopy import small_config
+from weft.models import load
+
+PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3], [3, 1, 4, 1, 5, 8, 2, 2, 7, 1]]
+RAGGED = [PROMPTS[0], PROMPTS[1][:6]]
+OFF = {("falcon, alibi", "eager"): "a suffix computed from keys and values gives other logits"}
+"""Where the engine is off, with what it says: there the model adds its bias twice, which packed attention is not told."""
+WAYS = [
+    (name, attention)
+    for name in KINDS
+    for attention in ("eager", "sdpa")
+    if not (KINDS[name].eager and attention == "sdpa")
+]
+
+
+def patched(model, plan, prompts):
+    """The logits after edits of each layer at the second position, a middle one, and one beyond every window."""
+    with model.session(plan=plan) as s:
+        base = s.run(prompts)
+        for layer in range(3):
+            for position in (1, 5, -1) if prompts is PROMPTS else (-5, -3, -1):
+                run = base.fork()
+                site = run.resid_pre[layer]
+                site[:, position] = site[:, position] * 1.5
+                run.logits.save(f"{layer} {position}")
+        base.pattern[1].save("pattern")
+        base.mlp_out[2].save("mlp_out")
+    return s.results, s.explain()
+
+
+@pytest.mark.parametrize(("name", "attention"), WAYS, ids=str)
+def test_suffix_equals_whole(name, attention):
+    model = weft.load(build(name, seed=3, attention=attention))
+    for prompts in (PROMPTS, RAGGED):
+        (found, told), (expected, _) = patched(model, "auto", prompts), patched(model, "reference", prompts)
+        for key in expected:
+            left, right = (each[key].nan_to_num(neginf=0.0) for each in (found, expected))
+            assert torch.allclose(left, right, rtol=1e-4, atol=1e-4), key
+        if (name, attention) in OFF:
+            assert OFF[name, attention] in told
+        else:
+            assert "as reference" not in told, told
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_copy_of_a_model_of_the_usual_size_is_small_and_of_the_same_family(name):
+    """What the engine is tried on must be made of configurations as they are published."""
+    row = KINDS[name]
+    config = getattr(transformers, row.config)()
+    for switch, value in row.own.items():
+        if isinstance(value, bool):
+            setattr(config, switch, value)
+    heads = config.num_attention_heads
+    small = small_config(
+        config, {"n_heads": heads, "n_kv_heads": getattr(config, "num_key_value_heads", None) or heads}
+    )
+    copy = load(getattr(transformers, row.model)(small).eval())
+    assert copy.family is not None and copy.sizes["n_layers"] == 3 and copy.sizes["d_model"] == 32
+    assert sum(each.numel() for each in copy.module.parameters()) < 100_000
