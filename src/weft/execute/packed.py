@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from weft.errors import ExecutionError
+from weft.execute.fused import activations, fused
 from weft.models import attention
 from weft.models.attention import How
 from weft.models.hooks import lock_of
@@ -61,6 +62,7 @@ class Packed:
         self.unembed = loaded.module.get_submodule(loaded.family.unembed)
         self.weights = [sum(_used(p, loaded.module.config) for p in layer.parameters()) for layer in self.layers]
         self.before_z = [self._before_z(layer) for layer in self.layers]
+        self.activations = activations(self.layers)
         self.attend: Any = None
         self.attended = 0
 
@@ -81,7 +83,7 @@ class Packed:
             config._attn_implementation = attention.NAME
             attention.LOCAL.packed = self._attention
             try:
-                with supplied(self.loaded.module, self.loaded.family):
+                with supplied(self.loaded.module, self.loaded.family), fused(self.activations):
                     yield
             finally:
                 attention.LOCAL.packed = before

@@ -15,6 +15,7 @@ import torch
 from weft.errors import ExecutionError, JobCancelledError, WeftError
 from weft.execute.arithmetic import Arithmetic
 from weft.execute.constants import to_tensor
+from weft.execute.fused import activations_of, fused
 from weft.execute.lazy import full
 from weft.execute.reference import Enough
 from weft.ir.card import Card
@@ -110,17 +111,17 @@ class Straight(Arithmetic):
     def _needed(self) -> set[int]:
         """What the saves depend on: a read on the edits at places before it."""
         seen: set[int] = set()
-        stack = [index for index, node in enumerate(self.nodes) if isinstance(node, Save)]
+        stack = [index for index, node in enumerate(self.nodes) if type(node) is Save]
         while stack:
             index = stack.pop()
             if index in seen:
                 continue
             seen.add(index)
             node = self.nodes[index]
-            if isinstance(node, Read):
+            if type(node) is Read:
                 place = self._place(index)
                 stack.extend(write for at, write, _ in self.writes if at < place)
-            else:
+            elif type(node) is not Const:
                 stack.extend(ref.node for ref in operands(node))
         return seen
 
@@ -151,8 +152,9 @@ class Straight(Arithmetic):
             taps[last] = _ending(taps[last])
         self.last = next(i for i in self.needed if isinstance(n := self.nodes[i], Read) and n.site == last)
         try:
-            with tapped(self.loaded, taps):
-                self.loaded.forward({"tokens": tokens})
+            with tapped(self.loaded, taps, once=True), fused(activations_of(self.loaded.module)):
+                # Told that no token is padding, transformers does not look for packed rows by itself.
+                self.loaded.forward({"tokens": tokens, "attention_mask": torch.ones_like(tokens)})
         except Enough:
             pass
         return tokens

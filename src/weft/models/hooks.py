@@ -69,12 +69,13 @@ def _turn_of(module: nn.Module) -> _Turn:
 
 
 @contextmanager
-def tapped(loaded: Loaded, taps: Mapping[Site, Tap]) -> Iterator[None]:
+def tapped(loaded: Loaded, taps: Mapping[Site, Tap], once: bool = False) -> Iterator[None]:
     """While open, each forward of `loaded.module` in this thread calls each tap once, in the card's order.
 
     A tap gets the site's value in the site's layout and may return another to go on with. What a tap raises passes
-    through. A site that a forward did not reach is an ExecutionError at that forward's end. Hooks and the attention
-    setting are as they were afterwards, whatever happened.
+    through. A site that a forward did not reach is an ExecutionError at that forward's end (`once`: there is to be one
+    forward alone, and the error comes at the block's end). Hooks and the attention setting are as they were afterwards,
+    whatever happened.
     """
     loaded.check_sites(taps)
     turn = _turn_of(loaded.module)
@@ -87,8 +88,11 @@ def tapped(loaded: Loaded, taps: Mapping[Site, Tap]) -> Iterator[None]:
             forward = _Forward(taps)
             offers = (forward.offer, forward.raw, "logits" if loaded.kind == "decoder" else "output")
             with installed(loaded.module, loaded.family, loaded.sizes, set(taps), *offers):
-                handles += _whole(loaded.module, forward)
+                if not once:
+                    handles += _whole(loaded.module, forward)
                 yield
+                if once:
+                    forward.finish()
         finally:
             for handle in handles:
                 handle.remove()
