@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 
 import fit_plain
@@ -141,6 +143,39 @@ def test_what_is_resumed_is_as_if_it_had_never_stopped(tmp_path) -> None:
     assert fit.steps == 20
     assert torch.equal(rest, whole)
     assert torch.equal(fit.loss, losses)
+
+
+def full_after(monkeypatch, whole: int) -> None:
+    """The disk is full once so many checkpoints are in place."""
+    put, done = os.replace, []
+
+    def replace(beside, path) -> None:
+        if str(path).endswith("checkpoint"):
+            if len(done) >= whole:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            done.append(path)
+        put(beside, path)
+
+    monkeypatch.setattr(os, "replace", replace)
+
+
+def test_a_full_disk_on_the_way_is_a_warning_and_at_the_end_an_error_that_has_the_fit(tmp_path, monkeypatch) -> None:
+    vector, alone, path = torch.zeros(12), torch.zeros(12), tmp_path / "checkpoint"
+    model = weft.load(tiny_gpt2(1))
+    model.fit(moved(alone), alone, TOKENS, steps=20, lr=0.1)
+    full_after(monkeypatch, 3)
+    with (
+        pytest.warns(UserWarning, match=r"No space left on device.*training goes on"),
+        pytest.raises(ExecutionError, match=r"cannot be written.*your tensors hold what was learned") as caught,
+    ):
+        model.fit(moved(vector), vector, TOKENS, steps=20, lr=0.1, checkpoint=path)
+    assert caught.value.fit.steps == 20
+    assert torch.equal(vector, alone) and torch.equal(next(iter(caught.value.fit.params.values())), alone)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["checkpoint"], "a part of a checkpoint was left"
+    monkeypatch.undo()
+    again = torch.zeros(12)
+    resumed = model.fit(moved(again), again, TOKENS, steps=20, lr=0.1, resume=path)
+    assert resumed.steps == 20 and torch.equal(again, alone), "the last whole checkpoint is as good as before"
 
 
 def test_prompts_of_different_lengths_are_the_same_as_alone() -> None:

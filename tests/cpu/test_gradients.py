@@ -438,3 +438,23 @@ def test_the_models_parameters_are_left_alone(pair):
     with model.trace(IDS) as run:
         (run.resid_post[1] @ probe).sum().backward()
     assert all(p.grad is None and p.requires_grad for p in plain.module.parameters())
+
+
+@pytest.mark.parametrize("plan", ("auto", "reference"))
+def test_gradients_at_a_site_that_was_edited_before_and_after_it(pair, plan):
+    """What stands at the last position reaches no earlier one: that is no error, and 0; what comes of it is not 0."""
+    model, plain = pair
+    with model.session(plan=plan) as s:
+        run, other = s.run(IDS), s.run(IDS)
+        added = run.resid_post[0]
+        added[:, -1] += 1.0
+        other.resid_post[0][:, 1] += 1.0
+        before, after = run.logits[:, 1].logsumexp(-1).sum(), run.logits[:, -1].logsumexp(-1).sum()
+        gradients = weft.grad(before, [added[:, -1]])[0], weft.grad(after, [added[:, -1]])[0]
+        gradients[0].save("none"), gradients[1].save("some"), other.logits[:, -1].save("other")
+    assert s.results["none"].shape == s.results["some"].shape == (2, model.d_model)
+    assert torch.equal(s.results["none"], torch.zeros(2, model.d_model))
+    sites = []
+    last = torch.zeros(IDS.shape[1], 1).index_fill(0, torch.tensor([IDS.shape[1] - 1]), 1.0)
+    logits = plain.call(IDS, [plain.after(plain.layers[0], lambda x: kept(sites)((x + last).detach()))]).logits
+    close(s.results["some"], torch.autograd.grad(logits[:, -1].logsumexp(-1).sum(), sites[0])[0][:, -1])

@@ -33,6 +33,13 @@ TOLD = [
     Mutant("an edit at the last site read", "plan/forks.py",
            "self.layer <= min(self.last + 1, layers)", "self.layer < min(self.last + 1, layers)",
            "edits of the last layer that is read have no effect", ("logits last",)),
+    Mutant("a gradient at a written site begins in no run", "execute/needed.py",
+           "begun = (self.nodes[self.root.get(ref.node, ref.node)] for ref in self.targets)",
+           "begun = (self.nodes[ref.node] for ref in self.targets)",
+           "the gradient at a site that was edited before it is asked for is 0", (), (), ("tests/cpu/test_gradients.py",)),
+    Mutant("nothing in the graph is no dependence", "execute/needed.py",
+           "return any(place_of(self.order_of, read) > place for read in reads)", "return False",
+           "a gradient that is 0 since the edit lies behind what is differentiated is refused", (), (), ("tests/cpu/test_gradients.py",)),
 ]  # fmt: skip
 
 PASSES = [

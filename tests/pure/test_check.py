@@ -134,8 +134,8 @@ def program(*nodes: Node) -> Callable[[], Experiment]:
     return lambda: Experiment(nodes)
 
 
-def z(b: Builder, run: int) -> Ref:
-    return b.read(run, "z", 0)
+def z(b: Builder, run: int, layer: int = 0) -> Ref:
+    return b.read(run, "z", layer)
 
 
 def total(b: Builder, value: Ref) -> Ref:
@@ -242,11 +242,12 @@ BAD: dict[str, tuple[Callable[[], Experiment], type[WeftError], str]] = {
         simple(lambda b, r: b.add(Write(b.read(r, "embed"), (LAST, LAST), b.const(ints([1, 2]))))),
         DtypeError, r"use .to\(torch.float32\)"),
     "index outside the site": (
-        simple(lambda b, r: b.add(Write(z(b, r), (ViewStep("select.int", (1, 9)),), z(b, r)))), WeftError, "9"),
+        simple(lambda b, r: b.add(Write(z(b, r), (ViewStep("select.int", (1, 9)),), z(b, r, 1)))), WeftError, "9"),
+    "a site read twice": (simple(lambda b, r: (z(b, r), z(b, r))), ProgramError, r"z\[0\] of run %1 is read already by %2"),
     "view that is none": (
-        simple(lambda b, r: b.add(Write(z(b, r), (ViewStep("exec", ("x",)),), z(b, r)))), OpError, "exec is no view"),
+        simple(lambda b, r: b.add(Write(z(b, r), (ViewStep("exec", ("x",)),), z(b, r, 1)))), OpError, "exec is no view"),
     "view's arguments wrong": (
-        simple(lambda b, r: b.add(Write(z(b, r), (ViewStep("select.int", (None, None)),), z(b, r)))), WeftError, "node 4"),
+        simple(lambda b, r: b.add(Write(z(b, r), (ViewStep("select.int", (None, None)),), z(b, r, 1)))), WeftError, "node 4"),
     "element met twice": (simple(expanded), ProgramError, "meets the same element more than once"),
     "layout of another rank": (
         program(CONST, Update(Ref(0), (), Ref(0), (1, 0))), ProgramError, r"layout \(1, 0\) is no order of the 1 dimensions"),
@@ -257,7 +258,8 @@ BAD: dict[str, tuple[Callable[[], Experiment], type[WeftError], str]] = {
     "unknown part": (program(CONST, Apply("unembedd", Ref(0))), ModelError, "near it: unembed"),
     "part of another width": (program(CONST, Apply("unembed", Ref(0))), ShapeError, r"12\], was given float32\[2\]"),
     "part of another dtype": (program(Const(ints([[1] * 12])), Apply("unembed", Ref(0))), DtypeError, r"int64\[1, 12\]"),
-    "gradient of many": (simple(lambda b, r: b.add(Grad(z(b, r), (z(b, r),)))), GradientError, "of one floating-point number"),
+    "gradient of many": (
+        simple(lambda b, r: b.add(Grad(z(b, r), (z(b, r, 1),)))), GradientError, "of one floating-point number"),
     "gradient for a whole number": (
         simple(lambda b, r: b.add(Grad(total(b, z(b, r)), (Ref(0),)))), GradientError, r"%0, int64\[2, 3\]"),
     "gradient of what is not used": (

@@ -17,7 +17,6 @@ from functools import partial
 import torch
 from torch import nn
 
-
 _known: weakref.WeakKeyDictionary[nn.Module, list[nn.Module]] = weakref.WeakKeyDictionary()
 
 

@@ -6,6 +6,7 @@ the packed tensors; selections of positions (and, for logits, of vocabulary entr
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,16 +33,16 @@ class Layout:
         return Layout(self.shared, torch.full_like(self.own, -1))
 
 
-class Lazy:
+class Lazy(ABC):
     """A value that is put together only where somebody looks."""
 
+    @abstractmethod
     def full(self) -> torch.Tensor:
         """All of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def op(self, name: str, args: tuple[Any, ...]) -> Any:
         """What an operation on it gives, where that needs only some of it; None where it needs all."""
-        raise NotImplementedError
 
 
 class LazySite(Lazy):
@@ -50,9 +51,9 @@ class LazySite(Lazy):
     layout: Layout
     patches: tuple[Patch, ...]
 
+    @abstractmethod
     def written(self, view: tuple[ViewStep, ...], value: torch.Tensor) -> LazySite:
         """This value with what `view` leads to replaced."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)

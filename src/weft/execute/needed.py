@@ -41,7 +41,8 @@ class Uses:
 
     def graded(self) -> set[int]:
         """The runs that a gradient passes through: it starts in them, or comes in by an edit."""
-        found = {node.run for ref in self.targets if isinstance(node := self.nodes[ref.node], Read)}
+        begun = (self.nodes[self.root.get(ref.node, ref.node)] for ref in self.targets)  # of a write, its site
+        found = {node.run for node in begun if isinstance(node, Read)}
         before = -1
         while len(found) > before:  # a read may be written before the edit that it depends on
             before = len(found)

@@ -23,7 +23,7 @@ from weft.models.hooks import lock_of
 from weft.models.supplied import supplied
 
 FEW = 256
-"""Rows of logits up to which weights times rows is the faster way round on a processor: measured at 2 to 512."""
+"""Rows of logits up to which weights times rows is the faster way round on a processor (`weft bench logits`)."""
 
 
 class _Captured(Exception):
@@ -139,13 +139,13 @@ class Packed:
         """Logits of normed states [n, d_model]; only of some vocabulary entries where these are given."""
         if entries is None:
             few = 1 < len(normed) <= FEW and normed.device.type == "cpu" and type(self.unembed) is torch.nn.Linear
-            return self.loaded.capped(_few_rows(self.unembed, normed) if few else self.unembed(normed))
+            return self.loaded.capped(few_rows(self.unembed, normed) if few else self.unembed(normed))
         bias = self.unembed.bias
         weight, bias = self.unembed.weight[entries], None if bias is None else bias[entries]
         return self.loaded.capped(torch.nn.functional.linear(normed, weight, bias))
 
 
-def _few_rows(unembed: torch.nn.Linear, normed: torch.Tensor) -> torch.Tensor:
+def few_rows(unembed: torch.nn.Linear, normed: torch.Tensor) -> torch.Tensor:
     """The unembedding of a few rows: on a processor, weights times rows takes half the time of rows times weights."""
     found = (unembed.weight @ normed.T).T.contiguous()
     return found if unembed.bias is None else found + unembed.bias

@@ -99,8 +99,6 @@ class Straight(Arithmetic):
         for index in sorted(needed):
             node = self.nodes[index]
             if isinstance(node, Read):
-                if node.site in taps:
-                    raise ExecutionError(f"{node.site} is read twice as one run's; this is a fault in weft")
                 taps[node.site] = self._tap(index)
         tokens = self._forward(taps)
         for index, node in enumerate(self.nodes):

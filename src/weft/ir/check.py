@@ -91,6 +91,7 @@ class _Checker:
         self.each: list[int | None] = []  # the generation of whose every step a value is
         self.runs: dict[int, RunInfo] = {}
         self.site: dict[int, SiteKey] = {}  # of reads and writes
+        self.reads: dict[SiteKey, int] = {}
         self.version: dict[SiteKey, int] = {}  # the last write
         self.written: dict[tuple[int, Site], int | None] = {}  # the step kind (EACH or not) of a site's writes
         self.saved: set[str] = set()
@@ -164,7 +165,10 @@ class _Checker:
         if node.run not in self.runs:
             raise ProgramError(f"%{node.run} is read as a run, but is no earlier run")
         self._short(node.site.name, node.site.path, node.site.item)
-        self.site[index] = node.run, node.site, node.step
+        key = node.run, node.site, node.step
+        if (before := self.reads.setdefault(key, index)) != index:
+            raise ProgramError(f"{node.site} of run %{node.run} is read already by %{before}: use that node's value")
+        self.site[index] = key
         self.types.append((read_type(self.runs[node.run], node.site, node.step),))
         return True
 
