@@ -458,3 +458,19 @@ def test_gradients_at_a_site_that_was_edited_before_and_after_it(pair, plan):
     last = torch.zeros(IDS.shape[1], 1).index_fill(0, torch.tensor([IDS.shape[1] - 1]), 1.0)
     logits = plain.call(IDS, [plain.after(plain.layers[0], lambda x: kept(sites)((x + last).detach()))]).logits
     close(s.results["some"], torch.autograd.grad(logits[:, -1].logsumexp(-1).sum(), sites[0])[0][:, -1])
+
+
+@pytest.mark.parametrize("plan", ("auto", "reference"))
+def test_a_gradient_that_an_edit_on_the_way_cuts_off_is_zero(pair, plan):
+    model, _ = pair
+    with model.session(plan=plan) as s:
+        run, other = s.run(IDS), s.run(IDS)
+        other.resid_post[0][:, 1] += 1.0
+        other.logits[:, -1].save("other")
+        early = run.resid_post[0]
+        run.resid_post[1] = random(2, 5, model.d_model, grad=False)
+        weft.grad(run.logits[:, -1].logsumexp(-1).sum(), [early])[0].save("none")
+        other.final_norm[:, -1] = 1.0
+        weft.grad(other.final_norm[:, -1].sum(), [other.resid_post[0]])[0].save("none of its own")
+    assert torch.equal(s.results["none of its own"], torch.zeros(2, 5, model.d_model))
+    assert torch.equal(s.results["none"], torch.zeros(2, 5, model.d_model))

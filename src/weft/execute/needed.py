@@ -97,14 +97,8 @@ class Uses:
 
     def reaches(self, of: Ref, target: Ref) -> bool:
         """Whether a value depends on a target as it is written, even where none of the numbers happen to: its gradient
-        is then 0. A run's site is part of everything that comes after it in the model."""
-        found = self.closure([of.node])
-        site = self.nodes[self.root.get(target.node, target.node)]
-        if target.node in found or self.order_of is None or not isinstance(site, Read):
-            return target.node in found
-        place = place_of(self.order_of, site)
-        reads = (node for index in found if isinstance(node := self.nodes[index], Read) and node.run == site.run)
-        return any(place_of(self.order_of, read) > place for read in reads)
+        is then 0. (Of what is connected by the model alone, a graph without it is a fault, and no reason for zeros.)"""
+        return target.node in self.closure([of.node])
 
     def _before(self, read: Read) -> list[int]:
         """The writes of a run that come before a site of it."""
