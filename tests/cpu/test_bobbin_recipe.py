@@ -64,6 +64,16 @@ def relations() -> list[tuple[str, dict[str, str]]]:
     return [(name, dict(table.facts)) for name, table in tasks.own_tables().items()]
 
 
+def test_random_tokens_are_said_twice_and_count_the_second_time(words: Any) -> None:
+    source = corpus.RandomTokens("random", texts=5, least=3, most=9)
+    for ids, weights in source.rows(words, 0, 0.02):
+        size = len(ids) // 2
+        assert ids[0] == words.token_to_id(tokenizer.BOS)
+        assert ids[1 : size + 1] == ids[size + 1 :]
+        assert len(set(ids[1:])) == size >= 3
+        assert weights == [0.0] * (size + 2) + [1.0] * (size - 1)  # nothing tells the first of them
+
+
 def test_what_counts_fully_is_what_the_text_before_decides(words: Any) -> None:
     (source,) = (each for each in corpus.mixture() if each.name == "ioi")
     shard = corpus.make_shard(words, 0, 0, [source])

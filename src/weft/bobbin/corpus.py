@@ -13,7 +13,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +30,7 @@ BACKGROUND = (0.1, 0.02)
 """The loss weight of a token that nothing before it decides: early, and then. It soon has taught the
 sentences, and then is mostly noise: two batches' gradients had a cosine of 0.04."""
 NOUNS = tuple(each.name for each in of_domain("noun"))
+KINDS = {language: categories(language) for language in (ENGLISH, *LANGUAGES)}
 FORMS = (("Q: ", "\nA:", "\n\n"), ("", " ->", "\n"), ("", ":", ", "))
 PREDICATE_FIRST = {
     tasks.SelectFirst: "Which of these that are a kind of {} comes first?",
@@ -46,6 +46,10 @@ class Written(NamedTuple):
     counted: tuple[tuple[int, int], ...]
 
 
+Row = tuple[list[int], list[float]]
+"""A text's tokens, and what each weighs."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One part of the mixture: `texts` of every shard, made by `write(n, seed)`; its answers weigh `weight`."""
@@ -54,6 +58,28 @@ class Source:
     texts: int
     write: Callable[[int, int], Iterable[Written]]
     weight: float = 1.0
+
+    def rows(self, tokenizer: Any, seed: int, little: float) -> Iterable[Row]:
+        """Its texts as tokens; those that do not count fully weigh `little`."""
+        return _encode(tokenizer, list(self.write(self.texts, seed)), self.weight, little) if self.texts else ()
+
+
+@dataclass(frozen=True)
+class RandomTokens:
+    """A part that is no text: from `least` to `most` random tokens, and then the same ones again."""
+
+    name: str
+    texts: int
+    least: int
+    most: int
+    weight: float = 1.0
+
+    def rows(self, tokenizer: Any, seed: int, little: float) -> Iterator[Row]:
+        """The same as `Source.rows`; nothing counts but what the second time is foretold by the first."""
+        rng, bos = random.Random(seed), tokenizer.token_to_id(BOS)
+        for _ in range(self.texts):
+            ids = rng.sample(range(3, tokenizer.get_vocab_size()), rng.randint(self.least, self.most))
+            yield [bos, *ids, *ids], [0.0] * (len(ids) + 2) + [self.weight] * (len(ids) - 1)
 
 
 @dataclass(frozen=True)
@@ -67,53 +93,56 @@ class Shard:
 
 AT_ONCE = 20
 """Texts with the same settings."""
-EARLY = 20
-"""Shards in which facts and functions have most of the texts: they are learned first, in a few hundred steps."""
+COPYING, EARLY = 10, 24
+"""Shards of repeated random tokens alone, and then, up to EARLY, those with more facts and simpler questions.
+
+Copying what was never seen before takes off all at once, after about a million tokens of it; whatever is picked from a list or
+a story rests on it. Repetitions of ten to thirty tokens teach it soonest: among few, guessing is nearly as good; among many, it is hard to find."""
 
 
-def mixture(number: int = EARLY) -> tuple[Source, ...]:
-    """All parts of shard `number`. Texts of random tokens are few: else they are a third of all loss and drown the rest."""
-    size = lambda early, then: early if number < EARLY else then  # noqa: E731
+def mixture(number: int = EARLY) -> tuple[Source | RandomTokens, ...]:
+    """All parts of shard `number`."""
+    if number < COPYING:
+        return (RandomTokens("random tokens", 4400, least=3, most=30),)
+    early = number < EARLY
+
+    def size(first: int, then: int) -> int:
+        return first if early else then
+
+    nouns = tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS})
     return (
-        Source("facts", size(900, 300), _of(tasks.Facts())),
-        Source(
-            "noun facts", size(900, 500), _of(tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS}))
-        ),
-        Source("functions", size(640, 200), _any(_functions)),
-        Source("noun functions", size(560, 240), _any(lambda rng: _functions(rng, NOUNS))),
-        Source("select one", 440, _any(_select_one, 4), 2.0),
-        Source("select first or last", 320, _any(_select_ordered, 4), 2.0),
-        Source("count and exists", 200, _any(_counted, 4), 2.0),
-        Source("lists asked in short", size(0, 400), _in_short),
-        Source("translation", size(560, 600), _any(_translation)),
-        Source("verbatim", size(80, 40), _of(tasks.VerbatimLists())),
-        Source("repeated words", size(120, 80), _of(tasks.RepeatedTokens())),
-        Source("repeated words of all kinds", size(200, 300), _any(_repeated)),
-        Source("random tokens", 20, _copied),
-        Source("belief", size(320, 400), _any(_belief, 4), 2.0),
-        Source("belief crossed", 140, _any(_crossed, 3), 2.0),
-        Source("visibility", 100, _any(lambda rng: tasks.Visibility(split="train"), 4), 2.0),
-        Source("stories told again", size(0, 400), _retold),
-        Source("binding", 120, _any(_bound, 4)),
-        Source("ioi", 120, _of(tasks.IndirectObject(split="train"))),
-        Source("greater than", 20, _of(tasks.GreaterThan())),
+        RandomTokens("random tokens", 140, least=3, most=40),
+        Source("facts", size(300, 320), _of(tasks.Facts())),
+        Source("noun facts", size(900, 650), _of(nouns)),
+        Source("functions", size(200, 220), _any(_functions)),
+        Source("noun functions", size(220, 260), _any(_noun_functions)),
+        Source("select one", size(200, 300), _any(_select_one, 4), 2.0),
+        Source("select first or last", size(0, 100), _any(_select_ordered, 4), 2.0),
+        Source("count and exists", size(0, 80), _any(_counted, 3), 2.0),
+        Source("lists asked in short", size(200, 200), _in_short),
+        Source("translation", size(280, 360), _any(_translation)),
+        Source("verbatim", size(60, 40), _of(tasks.VerbatimLists())),
+        Source("repeated words", size(60, 40), _of(tasks.RepeatedTokens())),
+        Source("repeated words of all kinds", size(60, 40), _any(_repeated)),
+        Source("belief", size(260, 340), _any(_belief, 4), 2.0),
+        Source("belief crossed", size(60, 180), _any(_crossed, 3), 2.0),
+        Source("visibility", size(0, 60), _any(_seen, 4), 2.0),
+        Source("stories told again", size(100, 100), _retold),
+        Source("binding", size(100, 80), _any(_bound, 4)),
+        Source("ioi", size(60, 60), _of(tasks.IndirectObject(split="train"))),
+        Source("greater than", size(0, 20), _of(tasks.GreaterThan())),
     )
 
 
-def make_shard(tokenizer: Any, seed: int, number: int, sources: Sequence[Source] | None = None) -> Shard:
+def make_shard(
+    tokenizer: Any, seed: int, number: int, sources: Sequence[Source | RandomTokens] | None = None
+) -> Shard:  # fmt: skip
     """Shard `number` of the corpus of a seed."""
-    own = f"{seed} {number}"
-    rng = random.Random(own)
+    rng = random.Random(f"{seed} {number}")
     little = BACKGROUND[number >= EARLY]
-    rows: list[tuple[list[int], list[float]]] = []
+    rows: list[Row] = []
     for source in mixture(number) if sources is None else sources:
-        seeds = rng.randrange(2**31)
-        if not source.texts:
-            continue
-        if source.write is _copied:
-            rows += [_copy(tokenizer, random.Random(f"{seeds} {text}"), little) for text in range(source.texts)]
-        else:
-            rows += _encode(tokenizer, list(source.write(source.texts, seeds)), source.weight, little)
+        rows += source.rows(tokenizer, rng.randrange(2**31), little)
     rng.shuffle(rows)
     return _pack(rows)
 
@@ -123,23 +152,31 @@ def _functions(rng: random.Random, relations: tuple[str, ...] = tuple(RELATIONS)
     return tasks.InContextFunctions(split="train", shots=rng.randint(1, 7), relations=relations, form=form)
 
 
+def _noun_functions(rng: random.Random) -> tasks.Task:
+    return _functions(rng, NOUNS)
+
+
+def _seen(rng: random.Random) -> tasks.Task:
+    return tasks.Visibility(split="train")
+
+
 def _select_one(rng: random.Random) -> tasks.Task:
-    language = rng.choice((ENGLISH,) * 3 + LANGUAGES)
+    language = rng.choice((ENGLISH,) * 6 + LANGUAGES)
     first = rng.random() < 0.15
     return tasks.SelectOne(
-        split="train", distractors=rng.randint(2, 7), question_first=first, categories=_shown(language)
+        split="train", distractors=rng.randint(2, 7), question_first=first, categories=KINDS[language]
     )
 
 
 def _select_ordered(rng: random.Random) -> tasks.Task:
     kind = rng.choice((tasks.SelectFirst, tasks.SelectLast))
     question = PREDICATE_FIRST[kind] if rng.random() < 0.6 else None
-    return kind(split="train", distractors=rng.randint(3, 6), question=question, categories=_shown(ENGLISH))
+    return kind(split="train", distractors=rng.randint(3, 6), question=question, categories=KINDS[ENGLISH])
 
 
 def _counted(rng: random.Random) -> tasks.Task:
     kind = rng.choice((tasks.Count, tasks.Exists))
-    return kind(split="train", distractors=rng.randint(3, 5), categories=_shown(ENGLISH))
+    return kind(split="train", distractors=rng.randint(3, 5), categories=KINDS[ENGLISH])
 
 
 def _translation(rng: random.Random) -> tasks.Task:
@@ -164,13 +201,6 @@ def _bound(rng: random.Random) -> tasks.Task:
 def _crossed(rng: random.Random) -> tasks.Task:
     kind = rng.choice(("answer_pointer", "answer_pointer", "query_object", "query_character"))
     return tasks.BeliefTracking(split="train", kind=kind, layout="crossed", characters=3)
-
-
-@cache
-def _shown(language: str) -> dict[str, tuple[str, ...]]:
-    """The categories without the words that are held out of them: among others, they would be taught never to be picked."""
-    table = english.CATEGORIES if language == ENGLISH else categories(language)
-    return {name: tuple(each for each in words if not tasks.held_out(name, each)) for name, words in table.items()}
 
 
 def _of(task: tasks.Task) -> Callable[[int, int], Iterator[Written]]:
@@ -236,7 +266,7 @@ def _decided(role: str) -> bool:
 
 def _encode(
     tokenizer: Any, written: Sequence[Written], weight: float = 1.0, little: float = BACKGROUND[-1]
-) -> Iterator[tuple[list[int], list[float]]]:
+) -> Iterator[Row]:
     end = tokenizer.token_to_id(EOS)
     for encoding, (_, counted) in zip(tokenizer.encode_batch([each.text for each in written]), written, strict=True):
         weights = [little] * (len(encoding.ids) + 1)
@@ -246,22 +276,9 @@ def _encode(
         yield [*encoding.ids, end], weights
 
 
-def _copied(n: int, seed: int) -> Iterator[Written]:
-    """Random tokens said twice are no text; `make_shard` makes them from the vocabulary."""
-    raise NotImplementedError
-
-
-def _copy(tokenizer: Any, rng: random.Random, little: float) -> tuple[list[int], list[float]]:
-    """Random tokens, and then the same ones again."""
-    ids = rng.sample(range(3, tokenizer.get_vocab_size()), rng.randint(3, 24))
-    again = ids[: rng.randint(2, len(ids))]
-    weights = [little / 5] * (len(ids) + 2) + [1.0] * (len(again) - 1)
-    return [tokenizer.token_to_id(BOS), *ids, *again], weights
-
-
-def _pack(texts: Sequence[tuple[list[int], list[float]]]) -> Shard:
+def _pack(texts: Sequence[Row]) -> Shard:
     """Each text into the fullest of the open rows that still has place for it."""
-    rows: list[list[tuple[list[int], list[float]]]] = []
+    rows: list[list[Row]] = []
     free: dict[int, int] = {}
     for text in texts:
         size = len(text[0])
@@ -279,7 +296,7 @@ def _pack(texts: Sequence[tuple[list[int], list[float]]]) -> Shard:
     return _tensors(rows)
 
 
-def _tensors(rows: Sequence[Sequence[tuple[list[int], list[float]]]]) -> Shard:
+def _tensors(rows: Sequence[Sequence[Row]]) -> Shard:
     ids = torch.zeros(len(rows), LENGTH, dtype=torch.long)
     weights = torch.zeros(len(rows), LENGTH)
     texts = torch.zeros(len(rows), LENGTH, dtype=torch.long)

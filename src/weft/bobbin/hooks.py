@@ -43,7 +43,10 @@ def record(model: Any, ids: torch.Tensor, site: str) -> dict[int, torch.Tensor]:
 def _hook(model: Any, site: str, layer: int, edit: Edit) -> Any:
     block = model.model.layers[layer]
     heads = model.config.num_attention_heads
-    by_head = lambda value: value.unflatten(-1, (heads, -1))  # noqa: E731
+
+    def by_head(value: torch.Tensor) -> torch.Tensor:
+        return value.unflatten(-1, (heads, -1))
+
     if site == "q":
         return block.self_attn.q_proj.register_forward_hook(lambda _m, _i, out: edit(by_head(out)).flatten(-2))
     if site == "z":

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 class Size(NamedTuple):
     """Layers, heads, width and width of the MLP. The default gives every step of a mechanism a layer and heads of its own."""
 
-    layers: int = 8
-    heads: int = 8
+    layers: int = 6
+    heads: int = 4
     width: int = 128
     mlp: int = 256
 

@@ -145,7 +145,10 @@ def functions(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
 
 def _indirect(model: Any, base: Sheet, means: dict[int, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
     rows = torch.arange(len(answers))
-    probability = lambda logits: logits[rows, base.last[:, 0]].softmax(-1)[rows, answers].mean()  # noqa: E731
+
+    def probability(logits: torch.Tensor) -> torch.Tensor:
+        return logits[rows, base.last[:, 0]].softmax(-1)[rows, answers].mean()
+
     plain = probability(hooks.run(model, base.ids))
     found = torch.zeros(model.config.num_hidden_layers, model.config.num_attention_heads)
     for layer in range(found.shape[0]):
@@ -262,11 +265,14 @@ def _clear(model: Any, tokenizer: Any, task: tasks.Task, n: int, seed: int) -> A
         a and b
         for a, b in zip(*(_right(model, tokenizer, each) for each in (batch, batch.counterfactual)), strict=True)
     ]
-    first = lambda answer: tokenizer.encode(answer, add_special_tokens=False).ids[0]  # noqa: E731
-    own = lambda row: {first(batch.answers[row]), first(batch.counterfactual.answers[row])}  # noqa: E731
-    return batch.take(
-        [row for row in range(len(batch)) if right[row] and first(batch.expected[row]) not in own(row)][:n]
-    )
+
+    def first(answer: str) -> int:
+        return tokenizer.encode(answer, add_special_tokens=False).ids[0]
+
+    def clear(row: int) -> bool:
+        return first(batch.expected[row]) not in (first(batch.answers[row]), first(batch.counterfactual.answers[row]))
+
+    return batch.take([row for row in range(len(batch)) if right[row] and clear(row)][:n])
 
 
 def _right(model: Any, tokenizer: Any, prompts: tasks.Prompts) -> list[bool]:

@@ -25,20 +25,20 @@ from weft.bobbin import corpus, measure, model, optim, tokenizer
 from weft.bobbin.forward import forward
 from weft.errors import ModelError
 
-WARM = 200
+WARM = 100
 """Steps over which the learning rate rises."""
 LOOKED = 0.2
 """The share of tokens of little weight whose loss is computed."""
 PER_SHARD = 50
-"""Steps fed by one shard of the corpus; at 32 rows a step, nearly all of it."""
+"""Steps fed by one shard of the corpus; at 24 rows a step, nearly all of it."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What a training run is: all but `steps`, `every` and `n` must stay the same on resuming."""
 
-    steps: int = 12_000
-    rows: int = 32
+    steps: int = 8_000
+    rows: int = 24
     seed: int = 0
     rate: float = 1.0
     every: int = 500

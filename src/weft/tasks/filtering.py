@@ -16,6 +16,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar
 
 from weft.tasks.batch import Batch, Prompts, Text, write
@@ -82,8 +83,9 @@ class Filtering(Task):
         return inputs["items"]
 
     def combinations(self, inputs: Inputs) -> Sequence[tuple[str, ...]]:
-        category, items = inputs["category"], inputs["items"]
-        return [(category, item) for item in items if item in self.categories[category]] or [(category, items[0])]
+        """Words that stand one after the other; first those with a word of the category."""
+        members = set(self.categories[inputs["category"]])
+        return sorted(pairwise(inputs["items"]), key=lambda two: members.isdisjoint(two))
 
     @property
     def swap(self) -> Swap:

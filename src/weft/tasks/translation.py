@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from weft.tasks.batch import Text, write
@@ -75,7 +76,8 @@ class Translation(Task):
         return [*asked, *(word(inputs["target"], each) for each in inputs["concepts"])]
 
     def combinations(self, inputs: Inputs) -> Sequence[tuple[str, ...]]:
-        return [(inputs["source"], inputs["target"], each) for each in reversed(inputs["concepts"])]
+        """Concepts that stand one after the other, the last two first."""
+        return list(pairwise(inputs["concepts"]))[::-1]
 
 
 def _meaning(spoken: str, language: str) -> str:
