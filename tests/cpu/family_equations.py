@@ -111,6 +111,8 @@ def turned(s: Seen, layer: int, name: str, x: torch.Tensor, how: str = "") -> to
     if s.kind.after_rotary == "norm":
         path = {"q": "query_layernorm", "k": "key_layernorm"}[name]
         return normed(s, layer, f"self_attn.{path}", x)
+    if s.kind.after_rotary == "bare norm":
+        return normed(s, layer, "no gain", x)
     if s.kind.after_rotary == "llama 4" and name == "q":
         return x * (1 + 0.5 * torch.log(1 + torch.arange(POS) // 3))[:, None, None]
     return x
@@ -119,8 +121,9 @@ def turned(s: Seen, layer: int, name: str, x: torch.Tensor, how: str = "") -> to
 def rotated(x: torch.Tensor, theta: float, width: int, how: str) -> torch.Tensor:
     angle = torch.arange(POS)[:, None] / theta ** (torch.arange(0, width, 2) / width)  # pos, width / 2
     cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    sin = -sin if how.endswith("back") else sin
     turn, rest = x[..., :width], x[..., width:]
-    if how == "half":
+    if how.startswith("half"):
         one, two = turn.chunk(2, -1)
         return torch.cat([one * cos - two * sin, two * cos + one * sin, rest], -1)
     one, two = turn[..., 0::2], turn[..., 1::2]

@@ -171,6 +171,8 @@ KINDS: dict[str, Kind] = {
     }, windows=SLIDING),
     "hunyuan_v1_dense": Kind("HunYuanDenseV1Config", "HunYuanDenseV1ForCausalLM", {"attention_bias": True},
                              after_rotary="norm"),
+    "nanochat": Kind("NanoChatConfig", "NanoChatForCausalLM", {"final_logit_softcapping": 3.0, "attention_bias": True},
+                     act=SQUARED, gated=False, unknown_embed=True, rotary="half, back", after_rotary="bare norm", cap=3.0),
     "arcee": Kind("ArceeConfig", "ArceeForCausalLM", EVERYWHERE, act=SQUARED, gated=False),
     "nemotron": Kind("NemotronConfig", "NemotronForCausalLM", {**EVERYWHERE, **GROUPED, **HALVED}, act=SQUARED,
                      gated=False, norm="layer+1", eps="norm_eps", **PARTIAL),

@@ -98,7 +98,7 @@ def test_q_and_k_are_turned_as_the_family_turns_them(s, layer):
     for name in "qk":
         assert same(s[f"{name}_rot", layer], turned(s, layer, name, s[name, layer])), name
         if s.kind.rotary and layer not in s.kind.still:
-            other = {"half": "pairs", "pairs": "half"}[s.kind.rotary]
+            other = {"half": "pairs", "pairs": "half", "half, back": "half"}[s.kind.rotary]
             assert not same(s[f"{name}_rot", layer], turned(s, layer, name, s[name, layer], other)), name
             assert not same(s[f"{name}_rot", layer], s[name, layer])
 

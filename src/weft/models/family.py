@@ -37,7 +37,8 @@ class Family:
     and MLP both read the stream that enters the layer. `softcap`: logits are kept below it by a tanh. `times`: what a
     sublayer gives is multiplied by it before it is added; `logits_times`: so are the logits. `positions_from`: rows of
     `positions` that no position has. `flat`: the MLP is called on tokens one after another, without a batch axis.
-    `written_over`: the layer adds to the MLP's output where it lies. `supplied`: the family computes attention itself, and
+    `written_over`: the layer adds to the MLP's output where it lies. `norms_twice`: the last norm is called before the
+    layers too. `supplied`: the family computes attention itself, and
     weft has it written anew under that name (`supplied`). `lacks`: sites that the family has not, with the reasons.
 
     What hangs on a model's configuration is named here and looked up by `resolved`: `parallel_if`, `qk_norm_if`,
@@ -90,6 +91,7 @@ class Family:
     positions_from: int = 0
     flat: bool = False
     written_over: bool = False
+    norms_twice: bool = False
     supplied: str = ""
     parallel_if: str = ""
     qk_norm_if: str = ""

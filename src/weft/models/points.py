@@ -46,7 +46,7 @@ def points(family: Family, module: nn.Module, sizes: dict[str, int], offer: Offe
     build = _Builder(family, module, sizes, offer, wanted)
     build.add("after", "", "logits", None, build.plain)
     build.add("before", f"{family.layers}.0", "embed", None, build.plain)
-    build.add("after", family.final_norm, "final_norm", None, build.plain)
+    build.add("after", family.final_norm, "final_norm", None, build.last if family.norms_twice else build.plain)
     layers = range(sizes["n_layers"]) if wanted is None else sorted({s.layer for s in wanted if s.layer is not None})
     for layer in layers:
         build.layer(layer)
@@ -171,6 +171,17 @@ class _Builder:
     def entered(self, value: torch.Tensor, _: torch.Tensor | None) -> None:
         """Before a layer: its batch, for what it calls on tokens one after another."""
         self.batch = value.shape[0]
+
+    def last(self, site: Site) -> Point:
+        """The last norm, when it is called after the layers and not before them."""
+        calls: list[None] = []
+        self.put("before", "", None, lambda value, _: calls.clear())
+
+        def point(value: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor | None:
+            calls.append(None)
+            return self.offer(site, value) if len(calls) == 2 else None
+
+        return point
 
     def batched(self, point: Point) -> Point:
         """[token, …] offered as [batch, pos, …], where the family calls its MLP so."""

@@ -77,4 +77,8 @@ HYPERCLOVAX = replace(
     logits_times_in="logits_scaling",
 )
 BITNET = replace(LLAMA, name="bitnet", model_types=("bitnet",), z="self_attn.attn_sub_norm")
-ROWS = (*(LLAMA, QWEN3, ARCEE, STARCODER2, PHI3, NEMOTRON, APERTUS, OLMO, GLM, GRANITE, HYPERCLOVAX, BITNET),)
+NANOCHAT = replace(  # its norms have no gains; those of q and k are after rotary
+    ARCEE, name="nanochat", model_types=("nanochat",), mlp_in="mlp.fc1", mlp_out="mlp.fc2",
+    softcap_in="final_logit_softcapping", norms_twice=True,
+)  # fmt: skip
+ROWS = (*(NANOCHAT, LLAMA, QWEN3, ARCEE, STARCODER2, PHI3, NEMOTRON, APERTUS, OLMO, GLM, GRANITE, HYPERCLOVAX, BITNET),)
