@@ -195,8 +195,13 @@ class _Check:
         z, out = self.at("z", layer), self.at("attn_out", layer)
         if z is None or out is None or family.attn_adds not in ("", family.o) or f"W_O[{layer}]" not in self._params:
             return None
+        if family.z:  # a norm lies between z and W_O
+            share = self.at("head_out", layer)
+            if share is None:
+                return None
+            return _apart(self._plus(share.double().sum(2), f"b_O[{layer}]", family.times), out)
         share = torch.einsum("bphd,hdm->bpm", z.double(), self.loaded.param(f"W_O[{layer}]").double())
-        return _apart(self._plus(share, f"b_O[{layer}]"), out)
+        return _apart(self._plus(share, f"b_O[{layer}]") * family.times, out)
 
     # -- MLP and the end ---
 
@@ -205,7 +210,8 @@ class _Check:
         post, out = self.at("mlp_post", layer), self.at("mlp_out", layer)
         if post is None or out is None or family.mlp_adds not in ("", family.mlp_out):
             return None
-        return _apart(self._plus(post.double() @ self.loaded.param(f"W_out[{layer}]").double(), f"b_out[{layer}]"), out)
+        made = self._plus(post.double() @ self.loaded.param(f"W_out[{layer}]").double(), f"b_out[{layer}]")
+        return _apart(made * family.times, out)
 
     def _unembedded(self) -> float | None:
         final, logits = self.at("final_norm"), self.at("logits")
@@ -218,8 +224,8 @@ class _Check:
     def _params(self) -> dict[str, Any]:
         return dict(self.loaded.card.params)
 
-    def _plus(self, value: torch.Tensor, bias: str) -> torch.Tensor:
-        return value + self.loaded.param(bias).double() if bias in self._params else value
+    def _plus(self, value: torch.Tensor, bias: str, times: float = 1.0) -> torch.Tensor:
+        return value + self.loaded.param(bias).double() * times if bias in self._params else value
 
 
 def _only(x: torch.Tensor, head: int, factor: float) -> torch.Tensor:

@@ -38,9 +38,10 @@ class Heads:
         layer = self.layer
         for path in layer.inside:
             value = layer.seen.took(path, into.shape)
-            if path != self.o and value is not None and same(layer.seen.gave(path), into) and not same(value, into):
-                if path not in layer.linears and not list(layer.watch.modules[path].children()):
-                    return path, layer.short(path), value
+            if path in (self.o, *layer.linears) or list(layer.watch.modules[path].children()):
+                continue
+            if value is not None and same(layer.seen.gave(path), into) and not same(value, into):
+                return path, layer.short(path), value
         return self.o, "", into
 
     def after(self, changes: dict[str, Callable[[torch.Tensor], torch.Tensor]]) -> torch.Tensor:
@@ -69,12 +70,12 @@ class Heads:
         if len(kinds) != 3 or any(len(found) != 1 for found in by_kind.values()):
             seen = ", ".join(f"{self.layer.short(path)} ({kind}-like)" for path, kind in kinds.items())
             raise ModelError(
-                f"the mix of values before {self.o} hangs on {seen or 'no projection'}: neither one each of q, k and v nor one of "
-                "all three, so q, k and v are no outputs of modules here (latent attention?); weft has no columns for that"
+                f"the mix of values before {self.o} hangs on {seen or 'no projection'}: neither one each of q, k and v nor "
+                "one of all three. So q, k, v are no outputs of modules here (latent attention?); weft has no columns for it"
             )
         q, k, v = (by_kind[kind][0] for kind in "qkv")
         norms = self._norms({"q": self.layer.seen.gave(q), "k": self.layer.seen.gave(k)})
-        heads = self._heads(self._first_column(norms.get("q_norm") and f"{self.layer.path}.{norms['q_norm']}" or q))
+        heads = self._heads(self._first_column(f"{self.layer.path}.{norms['q_norm']}" if "q_norm" in norms else q))
         self._check_width(heads, k)
         return {
             **named,
@@ -84,11 +85,11 @@ class Heads:
 
     def _kind(self, path: str) -> str:
         """ "q", "k" or "v" by what a change does to z; "" where it does nothing. Several in one are called "k"."""
-        if not bool(self.moved({path: lambda x: 2 * x}).any()):
+        if not bool(self.moved({path: _uneven}).any()):
             return ""
         if same(self.after({path: lambda x: 2 * x}), 2 * self.z.double()):
             return "v"
-        where = self.moved({path: _at(AT, lambda x: 0.5 * x)}).any(-1)
+        where = self.moved({path: _at(AT, _uneven)}).any(-1)
         return "q" if not bool(where[AT + 1 :].any()) else "k"
 
     def _first_column(self, path: str) -> torch.Tensor:
@@ -99,17 +100,16 @@ class Heads:
         width, total = int(columns.sum()), len(columns)
         if not width or total % width or not bool(columns[:width].all()):
             raise ModelError(
-                f"the first number of the queries moves {width} of the {total} numbers before {self.layer.short(self.o)}, not those "
-                "of a first head; heads do not lie side by side"
+                f"the first number of the queries moves {width} of the {total} numbers before {self.layer.short(self.o)}, not "
+                "those of a first head; heads do not lie side by side"
             )
         return total // width
 
     def _check_width(self, heads: int, k: str) -> None:
         value, width = self.layer.seen.gave(k), self.z.shape[-1] // heads
-        if value is None or value.shape[-1] % width:
-            raise ModelError(
-                f"{k} gives {None if value is None else value.shape[-1]} numbers, no whole heads of {width}; keys are wider than values?"
-            )
+        given = 0 if value is None else value.shape[-1]
+        if not given or given % width:
+            raise ModelError(f"{k} gives {given} numbers, no whole heads of {width}; are keys wider than values?")
 
     # -- norms of q and k ---
 
@@ -161,8 +161,8 @@ class Heads:
         q, k, v = places
         if not same(self.after({qkv: _columns(v.flatten(), lambda x: 2 * x)}), 2 * self.z.double()):
             return False
-        here = self.moved({qkv: _columns(q[-1], lambda x: 0.5 * x)}).any(0)
-        served = [self.moved({qkv: _columns(each[-1], lambda x: 0.5 * x)}).any(0) for each in (k, v)]
+        here = self.moved({qkv: _columns(q[-1], _uneven)}).any(0)
+        served = [self.moved({qkv: _columns(each[-1], _uneven)}).any(0) for each in (k, v)]
         return _last(here, width) and all(_last(each, group * width) for each in served)
 
 
@@ -182,6 +182,11 @@ def _at(position: int, change: Callable[[torch.Tensor], torch.Tensor]) -> Callab
         return x
 
     return made
+
+
+def _uneven(x: torch.Tensor) -> torch.Tensor:
+    """Each number by another factor: a norm of q or k would undo one factor for all."""
+    return x * torch.linspace(0.5, 1.5, x.shape[-1], dtype=x.dtype, device=x.device)
 
 
 def _nudged(x: torch.Tensor) -> torch.Tensor:

@@ -95,12 +95,13 @@ class Layer:
             value = self.gave(group[0])
             if same(value, added):
                 return (
-                    f"layer 0 ({self.path}) adds the output of one module, {group[0]}, and no second: it is no layer of attention "
-                    "and MLP (a state space model?). Its modules are there by path: run.module(path)"
+                    f"layer 0 ({self.path}) adds the output of one module, {min(group, key=len)}, and no second: it is no "
+                    "layer of attention and MLP (a state space model?). Its modules are there by path: run.module(path)"
                 )
         return (
-            f"what layer 0 ({self.path}) gives is not what it takes plus what two of its modules give, so attn_out and mlp_out are "
-            "not there (a norm of the stream itself, after the sum?). Its modules are there by path: run.module(path)"
+            f"what layer 0 ({self.path}) gives is not what it takes plus what two of its modules give, so attn_out and "
+            "mlp_out are not there (a norm of the stream itself, after the sum?). Its modules are there: "
+            "run.module(path)"
         )
 
     def _mixing(self, group: list[str]) -> bool:

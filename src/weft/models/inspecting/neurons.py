@@ -40,7 +40,8 @@ def neurons(layer: Layer, out: str, attention: set[str]) -> tuple[Facts, torch.T
         found = {"gate": layer.short(next(path for path in read if path != up)), "mlp_in": layer.short(up)}
     else:
         raise ModelError(
-            f"the neurons that {out} reads hang on {', '.join(moved) or 'no projection'}: neither one projection, nor a gate and one"
+            f"the neurons that {out} reads hang on {', '.join(moved) or 'no projection'}: neither one projection, "
+            "nor a gate and one"
         )
     reads = layer.seen.took(read[0])
     assert reads is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
+from typing import Any
 
 from weft.models.family import Family
 from weft.models.identities import Held
@@ -29,7 +30,7 @@ class Proposal:
     notes: tuple[str, ...] = ()
 
     @property
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         """What the table says, as keyword arguments of `register`."""
         every = [each for each in fields(Family) if each.name not in ("name", "model_types", "lacks")]
         return {

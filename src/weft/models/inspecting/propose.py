@@ -22,7 +22,7 @@ from weft.models.inspecting.heads import Heads
 from weft.models.inspecting.layer import Layer
 from weft.models.inspecting.neurons import neurons
 from weft.models.inspecting.proposal import Proposal
-from weft.models.inspecting.watch import Watch
+from weft.models.inspecting.watch import Watch, same
 
 Facts = dict[str, Any]
 
@@ -42,11 +42,11 @@ def inspect(model: Any) -> Proposal:
     layer = Layer(watch, seen, stack)
     last = seen.gave(f"{stack}.{len(list(watch.modules[stack].children())) - 1}")
     assert last is not None
-    begin, notes = whole.start(watch, seen, stack, layer.pre)
-    facts: Facts = {"layers": stack, **begin, **whole.end(watch, seen, stack, last)}
-    facts["rms"] = not whole.subtracts_mean(watch, facts["final_norm"], last)
+    notes: list[str] = []
     parts, heads = _layer(layer, notes)
-    facts |= parts
+    begin = whole.start(watch, seen, stack, layer.pre, notes)
+    facts: Facts = {"layers": stack, **parts, **begin, **whole.end(watch, seen, stack, last)}
+    facts["rms"] = not whole.subtracts_mean(watch, facts["final_norm"], last)
     known = {each.name for each in fields(Family)}
     family = Family(
         name=_name(module), model_types=(), **{name: value for name, value in facts.items() if name in known}
@@ -136,17 +136,11 @@ def _experts(layer: Layer, group: list[str], notes: list[str]) -> Facts:
     behind = [
         path
         for path in inner
-        if path not in group and list(layer.watch.modules[path].children()) and _same_stream(layer, path, into)
+        if path not in group and list(layer.watch.modules[path].children()) and same(layer.gave(path), into)
     ]
     if not list(layer.watch.modules[outer].children()) and behind:
         return {"mlp": layer.short(behind[-1]), "mlp_adds": layer.short(outer)}
     return {"mlp": layer.short(outer)}
-
-
-def _same_stream(layer: Layer, path: str, into: Any) -> bool:
-    from weft.models.inspecting.watch import same
-
-    return same(layer.gave(path), into)
 
 
 def _attribute(module: nn.Module, layer: Layer, family: Family, heads: int) -> int | str:

@@ -7,6 +7,7 @@ seen = watch.run({"blocks.0.q": lambda x: 2 * x})         # with the output of o
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Mapping
@@ -82,11 +83,9 @@ class Watch:
                 raise _Enough
             return changed
 
-        with torch.no_grad(), installed(self.module, None, {}, None, lambda site, value: None, raw):
-            try:
-                seen.logits = self._logits(self.ids if ids is None else ids)
-            except _Enough:
-                pass
+        hooks = installed(self.module, None, {}, None, lambda site, value: None, raw)
+        with contextlib.suppress(_Enough), torch.no_grad(), hooks:
+            seen.logits = self._logits(self.ids if ids is None else ids)
         return seen
 
     def _logits(self, ids: torch.Tensor) -> torch.Tensor | None:

@@ -24,8 +24,8 @@ def layers(watch: Watch, seen: Seen) -> str:
                 found.append((sum(each.numel() for each in module.parameters()), path))
     if not found:
         raise ModelError(
-            f"{type(watch.original).__name__} has no list of layers (nn.ModuleList) through which a stream [batch, pos, d_model] "
-            "goes one after another, so weft's sites are not there; its modules are, by path: run.module(path)"
+            f"{type(watch.original).__name__} has no list of layers (nn.ModuleList) through which a stream [batch, pos, "
+            "d_model] goes one after another, so weft's sites are not there; its modules are, by path: run.module(path)"
         )
     return max(found)[1]
 
@@ -67,8 +67,8 @@ def end(watch: Watch, seen: Seen, stack: str, last: torch.Tensor) -> Facts:
         if done is not None:
             return {"unembed": path, "final_norm": _final_norm(watch, seen, outside, into, last), **done}
     raise ModelError(
-        f"no module of {type(watch.original).__name__} outside its layers gives the logits, as they are, multiplied or capped by "
-        "a tanh; weft's tables need an unembedding that is a module (nn.Linear; its weight may be tied)"
+        f"no module of {type(watch.original).__name__} outside its layers gives the logits, as they are, multiplied or capped "
+        "by a tanh; weft's tables need an unembedding that is a module (nn.Linear; its weight may be tied)"
     )
 
 
@@ -99,9 +99,8 @@ def _logits(given: torch.Tensor, logits: torch.Tensor) -> Facts | None:
     return {"softcap": cap} if same(torch.tanh(given / cap) * cap, logits) else None
 
 
-def start(watch: Watch, seen: Seen, stack: str, first: torch.Tensor) -> tuple[Facts, list[str]]:
-    """`embed` and `positions`, and what was seen between them and layer 0."""
-    notes: list[str] = []
+def start(watch: Watch, seen: Seen, stack: str, first: torch.Tensor, notes: list[str]) -> Facts:
+    """`embed` and `positions`; it is noted where more is done between them and layer 0."""
     tokens = positions = ""
     facts: Facts = {}
     for path in (path for path in seen.given if path and not path.startswith(f"{stack}.")):
@@ -129,7 +128,7 @@ def start(watch: Watch, seen: Seen, stack: str, first: torch.Tensor) -> tuple[Fa
         notes.append(
             f"between {tokens} and layer 0 more is done than adding positions (a multiplier, a norm); embed is after it"
         )
-    return {"embed": tokens, "positions": positions, **facts}, notes
+    return {"embed": tokens, "positions": positions, **facts}
 
 
 def subtracts_mean(watch: Watch, path: str, value: torch.Tensor) -> bool:
