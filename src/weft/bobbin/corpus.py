@@ -96,8 +96,8 @@ AT_ONCE = 20
 COPYING, EARLY = 10, 24
 """Shards of repeated random tokens alone, and then, up to EARLY, those with more facts and simpler questions.
 
-Copying what was never seen before takes off all at once, after about a million tokens of it; whatever is picked from a list or
-a story rests on it. Repetitions of ten to thirty tokens teach it soonest: among few, guessing is nearly as good; among many, it is hard to find."""
+Copying what was never seen before takes off all at once, after about a million tokens of it, and whatever is picked from a
+list or a story rests on it. Repetitions of ten to thirty tokens teach it soonest: among few, guessing is nearly as good."""
 
 
 def mixture(number: int = EARLY) -> tuple[Source | RandomTokens, ...]:
