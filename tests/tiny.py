@@ -21,6 +21,9 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
             gain = parameter.dim() == 1 and name.endswith("weight")
             scale = 0.3 if gain else 1.0 / max(parameter.shape[0], 1) ** 0.5 if parameter.dim() > 1 else 0.5
             parameter.copy_(noise * scale + (1.0 if gain else 0.0))
+        for name, each in module.named_buffers():
+            if name.endswith(("correction_bias", "expert_bias")):  # has its say in which experts are chosen
+                each.copy_(torch.randn(each.shape, generator=generator))
     return module.eval()
 
 

@@ -13,7 +13,7 @@ _MULTIPLIED = {
     "embedding_multiplier": 1.3, "logits_scaling": 0.7, "residual_multiplier": 0.6, "attention_multiplier": 0.3, "head_dim": 4,
 }  # fmt: skip
 _LATENT = {
-    "num_key_value_heads": 4, "head_dim": None, "q_lora_rank": 9, "kv_lora_rank": 11, "qk_nope_head_dim": 5,
+    "num_key_value_heads": 4, "head_dim": 4, "q_lora_rank": 9, "kv_lora_rank": 10, "qk_nope_head_dim": 6,
     "qk_rope_head_dim": 4, "v_head_dim": 7,
 }  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Attention of segments to the keys before them, which are shared, and to their own, under one softmax.
 
-Shapes: N tokens packed, H heads, K kv heads, G = H/K heads a group, D d_head, n segments of S tokens, B shared rows of L
-keys. A segment names the shared row whose first `valid` keys come before it; many segments may name the same row, whose
-keys and values are never copied for them.
+Shapes: N tokens packed, H heads, K kv heads, G = H/K heads a group, D d_head (V of values), n segments of S tokens,
+B shared rows of L keys. A segment names the shared row whose first `valid` keys come before it; many segments may name the
+same row, whose keys and values are never copied for them.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ def attend(
     layer: int,
     q: Float[torch.Tensor, "1 H N D"],
     k: Float[torch.Tensor, "1 K N D"],
-    v: Float[torch.Tensor, "1 K N D"],
+    v: Float[torch.Tensor, "1 K N V"],
     how: How,
-) -> Float[torch.Tensor, "1 N H D"]:
+) -> Float[torch.Tensor, "1 N H V"]:
     """Attention of all segments of a pass."""
     out = torch.empty(q.shape[2], q.shape[1], v.shape[3], dtype=q.dtype, device=q.device)
     for group in groups:

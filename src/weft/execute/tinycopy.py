@@ -53,6 +53,7 @@ def small_config(config: Any, sizes: dict[str, int]) -> Any:
             wanted[name] = WINDOW
     if isinstance(getattr(config, "rotary_dim", None), int):
         wanted["rotary_dim"] = 4
+    wanted |= _with_experts(config)
     for name, value in wanted.items():
         if hasattr(small, name):
             _set(small, name, value)
@@ -74,6 +75,20 @@ def _set(config: Any, name: str, value: Any) -> None:
         if value is not None:
             raise
         setattr(config, name, 0)
+
+
+def _with_experts(config: Any) -> dict[str, Any]:
+    """Small experts, and some in a copy of few layers. What begins to hang on positions only far on begins early."""
+    ints = {name: value for name, value in vars(config).items() if type(value) is int}
+    widths = ("moe_intermediate_size", "shared_expert_intermediate_size", "intermediate_size_mlp")
+    found = {name: 16 for name in widths if ints.get(name)}
+    dense = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
+    found |= {name: 1 for name in dense if ints.get(name, 0) > 1}
+    if "qk_rope_head_dim" in ints:  # of latent attention, whose heads have sizes of their own
+        found["head_dim"] = ints["qk_rope_head_dim"]
+    if "floor_scale" in ints:
+        found["floor_scale"] = WINDOW // 2
+    return found
 
 
 def kinds_of(config: Any) -> list[str]:
