@@ -130,6 +130,17 @@ def test_one_head_of_q_k_or_v_written_leaves_the_others(name):
     assert bool((moved[:, :, :-group] == 0).all())  # keys' heads serve neighbours
 
 
+def test_what_was_written_stays_what_it_was(name):
+    """Falcon's layers add to what the MLP gave where it lies: not to the value of another run that was put there."""
+    model = loaded(name)
+    for chosen in (standard(model), [spec.site for spec in model.card.sites if spec.site.name == "module.output"]):
+        values = sites(model, wanted=chosen)
+        kept = {site: value.clone() for site, value in values.items()}
+        run(model, {site: lambda _, value=value: value for site, value in values.items() if value.is_floating_point()})
+        for site, value in values.items():
+            assert torch.equal(value, kept[site]), site
+
+
 def test_raw_modules_equal_plain_hooks(name):
     model, plain = loaded(name), {}
 

@@ -153,13 +153,13 @@ def test_parts_of_a_raw_module_are_those_that_surely_mix_no_other_axis():
 
 
 def test_a_decoder_without_a_table_has_logits_and_raw_modules():
-    from transformers import CodeGenConfig, CodeGenForCausalLM
+    from transformers import GPTNeoXJapaneseConfig, GPTNeoXJapaneseForCausalLM
 
-    config = CodeGenConfig(n_layer=2, n_head=4, n_embd=8, n_inner=12, rotary_dim=2, vocab_size=11)
-    loaded = load(CodeGenForCausalLM(config).eval())
-    assert loaded.card.family == "" and "has no table of sites for CodeGen" in loaded.card.absent["z"]
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 8, "vocab_size": 11}
+    loaded = load(GPTNeoXJapaneseForCausalLM(GPTNeoXJapaneseConfig(**sizes)).eval())
+    assert loaded.card.family == "" and "GPTNeoXJapanese" in loaded.card.absent["z"]
     seen = []
-    sites = [Site("logits"), Site("module.output", None, "transformer.h.1.mlp")]
+    sites = [Site("logits"), Site("module.output", None, "gpt_neox_japanese.layers.1.mlp")]
     with tapped(loaded, {site: lambda value: seen.append(tuple(value.shape)) for site in sites}):
         loaded.forward({"tokens": torch.tensor([[1, 2, 3]])})
     assert seen == [(1, 3, 8), (1, 3, 11)]

@@ -126,10 +126,10 @@ class _Forward:
         changed = {}
         for item, value in tensors.items():
             site = Site(name, None, path, call, item)
-            if site in self.taps:  # a copy: the module may write into its own input (ReLU(inplace=True))
-                new = self.offer(site, value.clone())
+            if site in self.taps:  # copies: the module may write into its own input (ReLU(inplace=True)), others into
+                new = self.offer(site, value.clone())  # what it gives, and what the tap gave may be another run's
                 if new is not None:
-                    changed[item] = new
+                    changed[item] = new.clone()
         return changed
 
     def start(self) -> None:

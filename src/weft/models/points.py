@@ -149,7 +149,7 @@ class _Builder:
 
         def point(value: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor | None:
             changed = self.offer(site, value.clone() if copied else value * times)
-            return changed if changed is None or copied else changed / times
+            return changed if changed is None else changed.clone() if copied else changed / times
 
         return self.batched(point)
 
