@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from tests import tiny_experts
+from experts_zoo import EXPERTS, OTHERS
+from family_zoo import build
 from tests.cpu import naive_experts as naive
-from tests.tiny import KINDS, tiny
+from tests.tiny import tiny
 
 from weft.errors import SiteError
 from weft.ir.nodes import Site
@@ -13,31 +14,23 @@ from weft.models.names import resolve
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])
 LAYER = 1
-EXPERT_KINDS = ["mixtral", "qwen3_moe", "olmoe", "gpt_oss", *tiny_experts.KINDS]
 
 
 def model(kind: str, **changes: object) -> torch.nn.Module:
-    """A tiny model, its routers' biases random too, in double precision."""
-    KINDS.update(tiny_experts.KINDS)
-    made = tiny(kind, seed=4, **changes)
-    generator = torch.Generator().manual_seed(5)
-    for name, each in made.named_buffers():
-        if name.endswith("bias"):
-            each.copy_(torch.randn(each.shape, generator=generator))
-    return made.double()
+    return build(kind, seed=4, **changes).double()
 
 
 class Sites:
     """Every standard site of one pass: `sites["expert_out"]` in layer LAYER."""
 
     def __init__(self, kind: str) -> None:
-        self.kind, self.loaded, self.values = kind, load(model(kind)), {}
+        self.kind, self.loaded, self.values = kind.split(",")[0], load(model(kind)), {}
         self.output = run(self.loaded, {spec.site: self._keep(spec.site) for spec in self.loaded.card.sites})
         self.config, family = self.loaded.module.config, self.loaded.family
         self.layer = self.loaded.module.get_submodule(f"{family.layers}.{LAYER}")
         router = self.layer.get_submodule(family.router)
         self.linear = router
-        self.router = self.layer.get_submodule(family.mlp) if kind == "lfm2_moe" else router  # where its bias is
+        self.router = self.layer.get_submodule(family.mlp) if self.kind == "lfm2_moe" else router  # where its bias is
         self.experts = self.layer.get_submodule(family.experts)
         self.mlp = f"{family.layers}.{LAYER}.{family.mlp}"
 
@@ -67,7 +60,7 @@ def same(left: torch.Tensor, right: torch.Tensor) -> bool:
     return left.shape == right.shape and torch.allclose(left.double(), right.double(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.fixture(params=EXPERT_KINDS, scope="module")
+@pytest.fixture(params=[*EXPERTS, *OTHERS], scope="module")
 def sites(request) -> Sites:
     return Sites(request.param)
 
