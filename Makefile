@@ -31,7 +31,7 @@ bench: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q torch==2.13.0 -c constraints.txt
-	$(BIN)/python -m pip install -q -e ".[serve,plot,dev]" -c constraints.txt
+	$(BIN)/python -m pip install -q -e ".[serve,plot,methods,dev]" -c constraints.txt
 	touch $@
 
 clean:

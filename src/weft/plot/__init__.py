@@ -12,5 +12,6 @@ from __future__ import annotations
 
 from weft.plot.heatmap import Heatmap, heatmap
 from weft.plot.labels import token_labels
+from weft.plot.lines import lines
 
-__all__ = ["Heatmap", "heatmap", "token_labels"]
+__all__ = ["Heatmap", "heatmap", "lines", "token_labels"]

@@ -64,6 +64,15 @@ class Record:
         write_record(self, Path(path))
         return Path(path)
 
+    def to_bytes(self) -> bytes:
+        """What `save` writes, to be kept inside another file."""
+        return encode_record(self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Record:
+        """The record of `to_bytes`; FormatError if it is none."""
+        return decode_record(data)
+
     @classmethod
     def load(cls, path: str | Path) -> Record:
         """Read a record's file; FormatError if it is none."""
