@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from family_equations import (
     IDS,
     added,
@@ -21,7 +22,10 @@ from family_equations import (
 )
 from family_zoo import KINDS
 
+from weft.models import load
+from weft.models.families import BY_MODEL_TYPE
 from weft.models.packing import split
+from weft.models.tables.without import WITHOUT
 
 LAYERS = range(3)
 HAS_THE_STREAM = {"bloom": ("attn", "mlp"), "mpt": ("mlp",)}
@@ -41,6 +45,25 @@ def same(left: torch.Tensor, right: torch.Tensor) -> bool:
 def test_the_configuration_makes_heads_keys_and_layers_differ(s):
     sizes = s.loaded.sizes
     assert sizes["n_heads"] != sizes["n_layers"] == 3 != sizes["n_kv_heads"]
+
+
+def test_types_that_are_not_of_a_tables_form_are_decoders_without_a_table():
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    assert WITHOUT.keys() <= MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() and not WITHOUT.keys() & BY_MODEL_TYPE.keys()
+    model = transformers.OpenAIGPTConfig(n_layer=2, n_head=2, n_embd=8, vocab_size=11)
+    card = load(transformers.OpenAIGPTLMHeadModel(model).eval()).card
+    assert "norms are of the stream itself, after each sum" in card.absent["attn_out"]
+
+
+def test_a_configuration_that_departs_from_its_table_says_in_what():
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 8, "ffn_dim": 8, "vocab_size": 11}
+    for changes, expected in (
+        ({"do_layer_norm_before": False, "word_embed_proj_dim": 8}, "do_layer_norm_before is False"),
+        ({"word_embed_proj_dim": 4}, "word_embed_proj_dim is not hidden_size"),
+    ):
+        model = transformers.OPTForCausalLM(transformers.OPTConfig(**sizes, **changes)).eval()
+        assert expected in load(model).card.absent["attn_out"]
 
 
 def test_nothing_is_left_as_initialised(s):

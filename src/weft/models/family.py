@@ -115,9 +115,7 @@ class Family:
 
 def resolved(family: Family, config: Any) -> Family | None:
     """The table for a model of this configuration; None where it departs from what the table says."""
-    if any(_looked_up(config, name, value) != value for name, value in family.needs):
-        return None
-    if any(getattr(config, one) != getattr(config, other) for one, other in family.same):
+    if departs(family, config):
         return None
     times = float(getattr(config, family.times_in)) if family.times_in else family.times
     logits_times = _logits_times(family, config)
@@ -131,6 +129,17 @@ def resolved(family: Family, config: Any) -> Family | None:
     parallel = bool(getattr(config, family.parallel_if)) if family.parallel_if else family.parallel
     softcap = float(getattr(config, family.softcap_in) or 0.0) if family.softcap_in else family.softcap
     return replace(family, parallel=parallel, softcap=softcap, times=times, logits_times=logits_times)
+
+
+def departs(family: Family, config: Any) -> str:
+    """In what a configuration departs from what the table says; "" if in nothing."""
+    for name, value in family.needs:
+        if (found := _looked_up(config, name, value)) != value:
+            return f"{name} is {found!r} in its configuration, and the table of {family.name} is for {value!r}"
+    for one, other in family.same:
+        if getattr(config, one) != getattr(config, other):
+            return f"{one} is not {other} in its configuration, as the table of {family.name} has it"
+    return ""
 
 
 def _looked_up(config: Any, name: str, default: object) -> object:
