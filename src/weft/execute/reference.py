@@ -290,7 +290,7 @@ class Pass:
         if self.cache is None:
             # Told the configuration, a cache drops keys that are beyond a window, and patterns would be cut short.
             loaded = self.owner.loaded
-            self.cache = new_cache(loaded.module.config, loaded.family is not None)
+            self.cache = new_cache(getattr(loaded.module, "config", None), loaded.family is not None)
         return self.group.inputs if self.step == 0 else {"tokens": self.tokens[-1][:, None]}
 
     def _taps(self, graph: bool) -> dict[Site, Callable[[torch.Tensor], torch.Tensor | None]]:

@@ -17,6 +17,7 @@ import torch
 from weft.errors import SiteError
 from weft.ir.card import Card, Dim
 from weft.ir.nodes import EACH, Read, Ref, Site
+from weft.models.names import OTHERS
 from weft.models.names import resolve as resolve_name
 from weft.trace.location import where
 from weft.trace.modules import ModuleSite
@@ -121,14 +122,14 @@ class Run(Places):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name in self._layered:
+        if name in self._layered or name in OTHERS:
             return Layers(self, name)
         return self.site(self.resolve(name, None))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OWN:
             object.__setattr__(self, name, value)
-        elif name in self._layered:
+        elif name in self._layered or name in OTHERS:
             raise SiteError(f"{name} has a layer: write run.{name}[layer] = value", where=where())
         else:
             self.assign(self.resolve(name, None), value)
@@ -183,7 +184,8 @@ class Layers:
 
     def __len__(self) -> int:
         layers = self.run.card.layers_of
-        return layers.get(self.name, layers.get("resid_post", 0) if self.name == "resid_pre" else 0)
+        alike = "resid_post" if self.name == "resid_pre" or self.name in OTHERS else self.name
+        return layers.get(alike, 0)
 
     def __getitem__(self, layer: Any) -> Traced:
         if isinstance(layer, slice):
