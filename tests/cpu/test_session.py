@@ -536,3 +536,16 @@ def test_edits_are_counted_and_add_up(model):
     edits = s.record.edits
     assert edits.asked == 2 == edits.applied + edits.without_effect
     assert edits.without_effect <= 1
+
+
+def test_the_last_logits_alone_are_those_of_all(model):
+    with model.trace(IDS) as run:
+        last = run.logits[:, -1].save("last")
+        whole = run.fork().logits.save("whole")
+    with model.trace(IDS) as run:
+        alone = run.logits[:, -1].save()
+    with model.trace(IDS) as run:
+        run.logits[:, -1].save("last"), run.logits[:, 1].save("second")
+    close(alone.value, last.value)
+    close(alone.value, whole.value[:, -1])
+    close(run.session.results["second"], whole.value[:, 1])

@@ -26,6 +26,7 @@ from weft.models.hooks import tapped
 MOST_NODES, MOST_TOKENS = 64, 512
 """Larger experiments are worth some planning: values are freed at their last use there."""
 PLAIN = frozenset((Const, Op, Write, Update, Param, Apply, Save))
+LOGITS = Site("logits")
 ALONE = "a single run of rows alike in length has nothing to share"
 
 
@@ -152,10 +153,23 @@ class Straight(Arithmetic):
         try:
             with tapped(self.loaded, taps, once=True), fused(activations_of(self.loaded.module)):
                 # Told that no token is padding, transformers does not look for packed rows by itself.
-                self.loaded.forward({"tokens": tokens, "attention_mask": torch.ones_like(tokens)})
+                given = {"tokens": tokens, "attention_mask": torch.ones_like(tokens)}
+                self.loaded.forward(given, last_only=self._last_alone(taps))
         except Enough:
             pass
         return tokens
+
+    def _last_alone(self, taps: dict[Site, Any]) -> bool:
+        """Whether of the logits nothing but `[:, -1]` is asked for: that is the same of the last position's alone."""
+        if LOGITS not in taps:
+            return True
+        return not any(
+            ref.node in self.needed and isinstance(read := self.nodes[ref.node], Read) and read.site == LOGITS
+            for index, node in enumerate(self.nodes)
+            if index in self.needed
+            and not (type(node) is Op and node.name == "select.int" and node.args[1:] == (1, -1))
+            for ref in operands(node)
+        )
 
     def held(self, ref: Ref, step: int | None) -> Any:
         if (ref.node, None) not in self.values:
