@@ -13,6 +13,8 @@ PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3], [3, 1, 4, 1, 5, 8, 2, 2, 7, 1]]
 RAGGED = [PROMPTS[0], PROMPTS[1][:6]]
 OFF = {("falcon, alibi", "eager"): "a suffix computed from keys and values gives other logits"}
 """Where the engine is off, with what it says: there the model adds its bias twice, which packed attention is not told."""
+SITES = ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "head_out", "attn_out", "resid_mid", "mlp_pre",
+         "mlp_post", "mlp_out", "resid_post")  # fmt: skip
 WAYS = [
     (name, attention)
     for name in KINDS
@@ -22,7 +24,8 @@ WAYS = [
 
 
 def patched(model, plan, prompts):
-    """The logits after edits of each layer at the second position, a middle one, and one beyond every window."""
+    """The logits after edits of each layer at the second position, a middle one, and one beyond every window; and of each
+    kind of site, with what it is in the layer above."""
     with model.session(plan=plan) as s:
         base = s.run(prompts)
         for layer in range(3):
@@ -31,8 +34,16 @@ def patched(model, plan, prompts):
                 site = run.resid_pre[layer]
                 site[:, position] = site[:, position] * 1.5
                 run.logits.save(f"{layer} {position}")
-        base.pattern[1].save("pattern")
-        base.mlp_out[2].save("mlp_out")
+        for name in SITES:
+            if name in model.sites():
+                run, at = (
+                    base.fork(),
+                    (slice(None), -3) if name not in ("scores", "pattern") else (slice(None), slice(None), -3),
+                )
+                site = getattr(run, name)[1]
+                site[at] = site[at] * 0.5
+                run.logits.save(name)
+                getattr(run, name)[2].save(f"{name} above")
     return s.results, s.explain()
 
 

@@ -155,7 +155,7 @@ def attention(
             raise ExecutionError("its attention is not causal")
         how = How(scale, attention_mask, softcap, s_aux, key_bias)
         value = _emit_values(emit, value, query.shape[2], None)
-        z = LOCAL.packed(module, query, key, value, how)
+        z = LOCAL.packed(module, query, key[:, ::repeated], value[:, ::repeated], how)
         changed = emit("z", z)
         return z if changed is None else changed, None
     assert not isinstance(attention_mask, Rule)
