@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from family_zoo import GROUPED, HALVED, PARTIAL, ROWS, SLIDING, TYPES, Kind
+from family_zoo import GROUPED, HALVED, PARTIAL, ROWS, SLIDING, TWO_THETAS, TYPES, Kind
 
 _LOOP: dict[str, Any] = {"experts_implementation": "eager"}
 _FEW: dict[str, Any] = {**_LOOP, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
@@ -51,6 +51,14 @@ EXPERTS: dict[str, Kind] = {
     }, after_rotary="norm"),
     "dots1": Kind("Dots1Config", "Dots1ForCausalLM", {**_ROUTED, **TYPES, "attention_bias": True}, qk="head",
                   windows=SLIDING),
+    "solar_open": Kind("SolarOpenConfig", "SolarOpenForCausalLM", {**_ROUTED, "attention_bias": True}),
+    "mellum": Kind("MellumConfig", "MellumForCausalLM", {
+        **_FEW, **TYPES, **TWO_THETAS, "attention_bias": True, "mlp_layer_types": ["sparse", "sparse", "dense"],
+    }, qk="head", windows=SLIDING, theta=(100.0, 10000.0, 100.0)),
+    "exaone_moe": Kind("ExaoneMoeConfig", "ExaoneMoeForCausalLM", {
+        **_ROUTED, **TYPES, "num_experts": 6, "num_shared_experts": 2, "mlp_layer_types": ["dense", "sparse", "sparse"],
+    }, qk="head", windows=SLIDING, still=(1,)),
+    "minimax_m2": Kind("MiniMaxM2Config", "MiniMaxM2ForCausalLM", _LOCAL, qk="flat"),
     "flex_olmo": Kind("FlexOlmoConfig", "FlexOlmoForCausalLM", {**_FEW, **GROUPED, "attention_bias": True}, norm="",
                       qk="flat", post=_POST),
     "llama4_text": Kind("Llama4TextConfig", "Llama4ForCausalLM", {
@@ -64,6 +72,10 @@ _LATENT: dict[str, Any] = {
     "num_key_value_heads": 4, "head_dim": 4, "q_lora_rank": 9, "kv_lora_rank": 10, "qk_nope_head_dim": 6,
     "qk_rope_head_dim": 4, "v_head_dim": 7,
 }  # fmt: skip
+_LINEAR: dict[str, Any] = {
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "linear_key_head_dim": 4, "linear_value_head_dim": 6, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+}  # fmt: skip
 OTHERS: dict[str, Kind] = {
     "deepseek_v2": Kind("DeepseekV2Config", "DeepseekV2ForCausalLM", {
         **_ROUTED, **_LATENT, "topk_method": "group_limited_greedy",
@@ -72,10 +84,18 @@ OTHERS: dict[str, Kind] = {
     "deepseek_v3, queries of no latent": Kind("DeepseekV3Config", "DeepseekV3ForCausalLM", {
         **_ROUTED, **_LATENT, "q_lora_rank": None, "rope_interleave": False,
     }),
+    "glm4_moe_lite": Kind("Glm4MoeLiteConfig", "Glm4MoeLiteForCausalLM", {
+        **_ROUTED, **_LATENT, "mlp_layer_types": ["dense", "sparse", "sparse"],
+    }, rotary="pairs"),
+    "afmoe": Kind("AfmoeConfig", "AfmoeForCausalLM", {
+        **_FEW, **TYPES, "num_dense_layers": 1, "route_scale": 1.7, "mup_enabled": True, "num_shared_experts": 1,
+        "attention_bias": True,
+    }, qk="head", windows=SLIDING, still=(1,), embed=20**0.5, post=("post_attention_layernorm", "post_mlp_layernorm")),
+    "qwen3_5_moe_text": Kind("Qwen3_5MoeTextConfig", "Qwen3_5MoeForCausalLM", {
+        **_FEW, **GROUPED, **_LINEAR, "shared_expert_intermediate_size": 10,
+    }, norm="rms+1"),
     "qwen3_next": Kind("Qwen3NextConfig", "Qwen3NextForCausalLM", {
-        **_FEW, **GROUPED, "layer_types": ["linear_attention", "full_attention", "linear_attention"],
-        "linear_key_head_dim": 4, "linear_value_head_dim": 6, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-        "mlp_only_layers": [2], "shared_expert_intermediate_size": 10,
+        **_FEW, **GROUPED, **_LINEAR, "mlp_only_layers": [2], "shared_expert_intermediate_size": 10,
     }, norm="rms+1"),
     "lfm2_moe": Kind("Lfm2MoeConfig", "Lfm2MoeForCausalLM", {
         **_FEW, **GROUPED, "layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1,

@@ -3,6 +3,7 @@ code and not from weft's tables: activation, norms, multipliers, rotary, what at
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -233,7 +234,8 @@ def build(kind: str, seed: int = 3, attention: str = "", **changes: object) -> t
     attention = attention or ("eager" if row.eager else "sdpa")
     named_otherwise = {"n_layer", "num_layers", "n_layers", "ffn_hidden_size"}
     common = {} if named_otherwise & row.own.keys() else COMMON
-    config = getattr(transformers, row.config)(**{**common, **row.own, **changes}, attn_implementation=attention)
+    given = copy.deepcopy({**common, **row.own, **changes})  # configurations write into what they are given
+    config = getattr(transformers, row.config)(**given, attn_implementation=attention)
     assert config.model_type == kind.split(",")[0]
     return randomised(getattr(transformers, row.model)(config), seed)
 

@@ -82,10 +82,12 @@ def best_of_groups(logits: torch.Tensor, config: Any, _: Any) -> torch.Tensor:
 
 
 def block_corrected(logits: torch.Tensor, config: Any, block: Any) -> torch.Tensor:
-    """LFM2: sigmoids, with a bias in the choice that the block keeps."""
+    """LFM2, MiniMax M2, Afmoe: sigmoids, with a bias in the choice that the block keeps."""
     all_weights = logits.sigmoid()
-    kept = _kept(all_weights, _best(all_weights + block.expert_bias, config.num_experts_per_tok))
-    return kept / (kept.sum() + 1e-6) * config.routed_scaling_factor
+    bias = block.expert_bias if hasattr(block, "expert_bias") else block.e_score_correction_bias
+    kept = _kept(all_weights, _best(all_weights + bias, config.num_experts_per_tok))
+    scale = getattr(config, "routed_scaling_factor", getattr(config, "route_scale", 1.0))
+    return kept / (kept.sum() + (1e-6 if config.model_type == "lfm2_moe" else 0.0)) * scale
 
 
 def each_alone(logits: torch.Tensor, config: Any, _: Any) -> torch.Tensor:
@@ -116,13 +118,12 @@ def before(experts: Any, expert: int, x: torch.Tensor) -> torch.Tensor:
 
 
 ROUTING: dict[str, Routing] = {
-    **dict.fromkeys(
-        ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "flex_olmo", "hunyuan_v1_moe", "qwen3_next"), shares
-    ),
+    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "flex_olmo", "hunyuan_v1_moe"), shares),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_moe_text", "mellum", "minimax"), shares),
     **dict.fromkeys(("gpt_oss", "granitemoe", "granitemoeshared"), among_chosen),
-    **dict.fromkeys(("glm4_moe", "dots1", "deepseek_v3"), grouped),
+    **dict.fromkeys(("glm4_moe", "dots1", "deepseek_v3", "glm4_moe_lite", "solar_open", "exaone_moe"), grouped),
+    **dict.fromkeys(("lfm2_moe", "minimax_m2", "afmoe"), block_corrected),
     "deepseek_v2": best_of_groups,
-    "lfm2_moe": block_corrected,
     "llama4_text": each_alone,
     "ernie4_5_moe": corrected,
     "phimoe": mixed,

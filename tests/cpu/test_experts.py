@@ -30,7 +30,9 @@ class Sites:
         self.layer = self.loaded.module.get_submodule(f"{family.layers}.{LAYER}")
         router = self.layer.get_submodule(family.router)
         self.linear = router
-        self.router = self.layer.get_submodule(family.mlp) if self.kind == "lfm2_moe" else router  # where its bias is
+        self.router = (
+            self.layer.get_submodule(family.mlp) if self.kind in ("lfm2_moe", "minimax_m2", "afmoe") else router
+        )
         self.experts = self.layer.get_submodule(family.experts)
         self.mlp = f"{family.layers}.{LAYER}.{family.mlp}"
 
@@ -99,12 +101,12 @@ def test_expert_out_is_what_each_chosen_expert_adds(sites):
 def test_what_experts_add_sums_to_what_the_mlp_adds(sites):
     total = sites["expert_out"].sum(2)
     shared = naive.shared(sites, sites.mlp, sites.into)
-    times = sites.loaded.family.times
+    whole = total + shared * sites.loaded.family.times
     if sites.loaded.family.mlp_adds:  # a norm after it
         after = sites.layer.get_submodule(sites.loaded.family.mlp_adds)
-        assert same(after(total), sites["mlp_out"]) and not same(total, sites["mlp_out"])
+        assert same(after(whole), sites["mlp_out"]) and not same(whole, sites["mlp_out"])
         return
-    assert same(total + shared * times, sites["mlp_out"])
+    assert same(whole, sites["mlp_out"])
     if isinstance(shared, torch.Tensor):
         assert not same(total, sites["mlp_out"])
 

@@ -17,7 +17,7 @@ from test_families_equations import test_head_out_is_the_projection_of_that_head
 from weft.errors import SiteError
 from weft.models.names import resolve
 
-LATENT = [name for name in OTHERS if name.startswith("deepseek")]
+LATENT = [name for name in OTHERS if name.startswith(("deepseek", "glm4"))]
 LAYER = 1
 
 
@@ -70,7 +70,7 @@ def turned(s, x: torch.Tensor, other: bool = False) -> torch.Tensor:
     """V2 turns neighbours and leaves them there; V3 puts first the first of each pair, then the second."""
     how = {"pairs": "half", "half": "pairs"}[s.kind.rotary] if other else s.kind.rotary
     found = rotated(x, 10000.0, 4, how)
-    apart = s.config.model_type == "deepseek_v3" and how == "pairs"
+    apart = s.config.model_type != "deepseek_v2" and how == "pairs"
     return torch.cat([found[..., 0::2], found[..., 1::2]], -1) if apart else found
 
 
@@ -94,7 +94,7 @@ def test_scores_patterns_and_mixes_of_every_kind(s):
     assert same(s["pattern", LAYER], expected.masked_fill(unseen, float("-inf")).softmax(-1))
     assert same(s["z", LAYER], torch.einsum("bhqk,bkhd->bqhd", s["pattern", LAYER], v))
     given = s.raw(LAYER, s.loaded.family.o, "input").unflatten(-1, (4, -1))
-    assert same(s["z", LAYER], given) is (s.config.model_type != "qwen3_next")
+    assert same(s["z", LAYER], given) is (s.config.model_type not in ("qwen3_next", "qwen3_5_moe_text", "afmoe"))
     head_alone(s)
 
 

@@ -69,7 +69,7 @@ class _Builder:
 
     def add(self, side: str, path: str, name: str, layer: int | None, make: Callable[[Site], Point]) -> None:
         """A point for that site, if it is wanted; `path` is within the layer, if there is one."""
-        if self.asked is None or (name, layer) in self.asked:
+        if (self.asked is None or (name, layer) in self.asked) and name not in dict(self.family.lacks):
             self.put(side, path, layer, make(Site(name, layer)))
 
     def put(self, side: str, path: str, layer: int | None, point: Point) -> None:
@@ -125,6 +125,7 @@ class _Builder:
         """What the router gives, whom it chooses and what they add, in layers that have experts."""
         family = self.family
         wanted = {name for name in experts.SITES if self.asked is None or (name, layer) in self.asked}
+        wanted -= dict(family.lacks).keys()
         if not wanted or not family.router or not self.has(layer, family.router):
             return
         looked = experts.Looked(layer, wanted, self.offer, family.experts_whole, family.times)

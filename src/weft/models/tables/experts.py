@@ -7,10 +7,15 @@ from dataclasses import replace
 from weft.models.tables.llama import LLAMA, QWEN3
 from weft.models.tables.postnorm import OLMO2
 
-QWEN2_MOE = replace(LLAMA, name="qwen2_moe", model_types=("qwen2_moe",), router="mlp.gate", experts="mlp.experts")
-QWEN3_MOE = replace(QWEN3, name="qwen3_moe", model_types=("qwen3_moe",), router="mlp.gate", experts="mlp.experts")
+QWEN2_MOE = replace(
+    LLAMA, name="qwen2_moe", model_types=("qwen2_moe", "solar_open"), router="mlp.gate", experts="mlp.experts"
+)
+QWEN3_MOE = replace(
+    QWEN3, name="qwen3_moe", model_types=("qwen3_moe", "mellum"), router="mlp.gate", experts="mlp.experts"
+)
 ERNIE4_5_MOE = replace(QWEN2_MOE, name="ernie4_5_moe", model_types=("ernie4_5_moe",))
 DOTS1 = replace(QWEN3_MOE, name="dots1", model_types=("dots1",))
+EXAONE_MOE = replace(DOTS1, name="exaone_moe", model_types=("exaone_moe",), qk_layout="head first")
 GLM4_MOE = replace(QWEN3_MOE, name="glm4_moe", model_types=("glm4_moe",), qk_norm_if="use_qk_norm")
 MIXTRAL = replace(QWEN2_MOE, name="mixtral", model_types=("mixtral",), gate="", mlp_in="", mlp_out="")
 GPT_OSS = replace(MIXTRAL, name="gpt_oss", model_types=("gpt_oss",), router="mlp.router")
@@ -36,6 +41,7 @@ OLMOE = replace(
     qk_layout="flat",
     needs=(("clip_qkv", None),),
 )
+MINIMAX_M2 = replace(OLMOE, name="minimax_m2", model_types=("minimax_m2",), needs=())
 FLEX_OLMO = replace(
     OLMO2, name="flex_olmo", model_types=("flex_olmo",), gate="", mlp_in="", mlp_out="",
     router="mlp.gate", experts="mlp.experts",
@@ -54,7 +60,7 @@ _LATENT = (
 DEEPSEEK_V3 = replace(
     QWEN2_MOE,
     name="deepseek_v3",
-    model_types=("deepseek_v3", "deepseek_v2"),
+    model_types=("deepseek_v3", "deepseek_v2", "glm4_moe_lite"),
     q="self_attn.q_b_proj",
     k="",
     v="",
@@ -68,7 +74,7 @@ DEEPSEEK_V3 = replace(
 QWEN3_NEXT = replace(
     QWEN3_MOE,
     name="qwen3_next",
-    model_types=("qwen3_next",),
+    model_types=("qwen3_next", "qwen3_5_moe_text"),
     mixers=("linear_attn",),
     inside=("z",),
     lacks=(("W_Q", "queries lie in their projection beside the gates of z"),),
@@ -104,7 +110,28 @@ LLAMA4 = replace(
     experts="feed_forward.experts",
     experts_whole=True,
 )
+AFMOE = replace(
+    QWEN3_MOE,
+    name="afmoe",
+    model_types=("afmoe",),
+    norm2="pre_mlp_layernorm",
+    attn_adds="post_attention_layernorm",
+    mlp_adds="post_mlp_layernorm",
+    inside=("z",),
+    router="mlp.router",
+)
+_NOT_ADDED = (
+    "the stream goes on as the output of a norm, multiplied, and what the sublayer gives is added to that, multiplied too: "
+    "nothing is added to the stream as it was"
+)
+MINIMAX = replace(
+    MIXTRAL,
+    name="minimax",
+    model_types=("minimax",),
+    lacks=tuple((site, _NOT_ADDED) for site in ("attn_out", "mlp_out", "head_out", "expert_out")),
+)
 ROWS = (
     *(QWEN2_MOE, QWEN3_MOE, ERNIE4_5_MOE, DOTS1, GLM4_MOE, MIXTRAL, GPT_OSS, PHIMOE, HUNYUAN_V1_MOE, GRANITEMOE),
     *(OLMOE, FLEX_OLMO, GRANITEMOESHARED, DEEPSEEK_V3, QWEN3_NEXT, LFM2_MOE, LLAMA4),
+    *(EXAONE_MOE, MINIMAX_M2, AFMOE, MINIMAX),
 )
