@@ -70,7 +70,7 @@ def _row(name: str, found: tasks.Accuracy) -> Row:
 
 def bits(net: Any, words: Any, seed: int = 987_654, rows: int = 128) -> tuple[float, float]:
     """Bits per token of texts never trained on: over all tokens, and over those that what stands before decides."""
-    shard = corpus.make_shard(words, seed, corpus.EARLY)
+    shard = corpus.make_shard(words, seed, corpus.LATE)
     ids, texts, weights = shard.ids[:rows], shard.texts[:rows], shard.weights[:rows, 1:]
     with torch.no_grad():
         logits = forward(net, ids, texts, torch.float32)[:, :-1]

@@ -93,39 +93,39 @@ class Shard:
 
 AT_ONCE = 20
 """Texts with the same settings."""
-COPYING, EARLY = 10, 24
-"""Shards of repeated random tokens alone, and then, up to EARLY, those with more facts and simpler questions.
+COPYING, EARLY, LATE = 10, 24, 70
+"""Shards below COPYING are of repeated random tokens alone; those below EARLY have more facts and simpler questions; from LATE
+on they have fewer facts, which are known by then, and more of what takes longest.
 
 Copying what was never seen before takes off all at once, after about a million tokens of it, and whatever is picked from a
 list or a story rests on it. Repetitions of ten to thirty tokens teach it soonest: among few, guessing is nearly as good."""
 
 
-def mixture(number: int = EARLY) -> tuple[Source | RandomTokens, ...]:
+def mixture(number: int = LATE) -> tuple[Source | RandomTokens, ...]:
     """All parts of shard `number`."""
     if number < COPYING:
         return (RandomTokens("random tokens", 4400, least=3, most=30),)
-    early = number < EARLY
 
-    def size(first: int, then: int) -> int:
-        return first if early else then
+    def size(first: int, then: int, late: int | None = None) -> int:
+        return first if number < EARLY else late if late is not None and number >= LATE else then
 
     nouns = tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS})
     return (
         RandomTokens("random tokens", 140, least=3, most=40),
-        Source("facts", size(300, 320), _of(tasks.Facts())),
-        Source("noun facts", size(900, 650), _of(nouns)),
-        Source("functions", size(200, 220), _any(_functions)),
-        Source("noun functions", size(220, 260), _any(_noun_functions)),
+        Source("facts", size(300, 320, 260), _of(tasks.Facts())),
+        Source("noun facts", size(900, 650, 350), _of(nouns)),
+        Source("functions", size(200, 220, 260), _any(_functions)),
+        Source("noun functions", size(220, 260, 200), _any(_noun_functions)),
         Source("select one", size(200, 300), _any(_select_one, 4), 2.0),
         Source("select first or last", size(0, 100), _any(_select_ordered, 4), 2.0),
         Source("count and exists", size(0, 80), _any(_counted, 3), 2.0),
         Source("lists asked in short", size(200, 200), _in_short),
-        Source("translation", size(280, 360), _any(_translation)),
+        Source("translation", size(280, 360, 700), _any(_translation)),
         Source("verbatim", size(60, 40), _of(tasks.VerbatimLists())),
         Source("repeated words", size(60, 40), _of(tasks.RepeatedTokens())),
         Source("repeated words of all kinds", size(60, 40), _any(_repeated)),
-        Source("belief", size(260, 340), _any(_belief, 4), 2.0),
-        Source("belief crossed", size(60, 180), _any(_crossed, 3), 2.0),
+        Source("belief", size(260, 340, 440), _any(_belief, 4), 2.0),
+        Source("belief crossed", size(60, 180, 140), _any(_crossed, 3), 2.0),
         Source("visibility", size(0, 60), _any(_seen, 4), 2.0),
         Source("stories told again", size(100, 100), _retold),
         Source("binding", size(100, 80), _any(_bound, 4)),
