@@ -80,7 +80,10 @@ def _set(config: Any, name: str, value: Any) -> None:
 def _with_experts(config: Any) -> dict[str, Any]:
     """Small experts, and some in a copy of few layers. What begins to hang on positions only far on begins early."""
     ints = {name: value for name, value in vars(config).items() if type(value) is int}
-    widths = ("moe_intermediate_size", "shared_expert_intermediate_size", "intermediate_size_mlp")
+    widths = (
+        *("moe_intermediate_size", "shared_expert_intermediate_size", "intermediate_size_mlp"),
+        *("q_lora_rank", "kv_lora_rank"),
+    )
     found = {name: 16 for name in widths if ints.get(name)}
     dense = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
     found |= {name: 1 for name in dense if ints.get(name, 0) > 1}
