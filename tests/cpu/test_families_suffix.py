@@ -6,6 +6,7 @@ import transformers
 from family_zoo import KINDS, build
 
 import weft
+from weft.execute import planned, reference, trial
 from weft.execute.tinycopy import small_config
 from weft.models import load
 
@@ -76,3 +77,11 @@ def test_a_copy_of_a_model_of_the_usual_size_is_small_and_of_the_same_family(nam
     copy = load(getattr(transformers, row.model)(small).eval())
     assert copy.family is not None and copy.sizes["n_layers"] == 3 and copy.sizes["d_model"] == 32
     assert sum(each.numel() for each in copy.module.parameters()) < 100_000
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_engine_is_on_in_half_precision(name, monkeypatch):
+    """Its own check of a copy in bfloat16: edits at the first layer and each change of type, padded and not."""
+    monkeypatch.setattr(trial, "_classes", {})
+    reason = trial.distrust(load(build(name, seed=4).bfloat16()), planned._trusted, reference.run)
+    assert reason == ""
