@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 from tests.generated import FEATURES, Verdict, compare, draw
+from tests.generated.draw import WIDE
 from tests.generated.hooks_oracle import Unsupported, check
 
 QUICK, ALL, CHUNK = 300, 2300, 20
@@ -47,6 +48,17 @@ def test_engine_and_reference_agree(seeds: range) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", chunks(QUICK, ALL), ids=shown)
 def test_engine_and_reference_agree_on_more(seeds: range) -> None:
+    hold(seeds)
+
+
+@pytest.mark.parametrize("seeds", chunks(WIDE, WIDE + 20), ids=shown)
+def test_engine_and_reference_agree_on_other_families(seeds: range) -> None:
+    hold(seeds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", chunks(WIDE + 20, WIDE + 500), ids=shown)
+def test_engine_and_reference_agree_on_more_of_other_families(seeds: range) -> None:
     hold(seeds)
 
 

@@ -13,11 +13,13 @@ from tests.generated.experiment import Experiment
 from tests.generated.prompts import Handle, add_runs, written
 from tests.generated.sites import spot
 from tests.generated.sketch import Misfit, Sketch, Value
-from tests.generated.zoo import VOCABULARY, Which
+from tests.generated.zoo import OTHERS, VOCABULARY, Which
 
 from weft.ir.nodes import Site
 
 MODELS = [("gpt2", 2), ("gpt2", 3), ("llama", 2), ("llama", 4), ("mistral", 3), ("qwen2", 2), ("qwen2", 3)]
+WIDE = 10_000
+"""Seeds from here on are of models of any family, in float32: other norms than Llama's compute in that whatever they get."""
 
 
 def draw(seed: int) -> Experiment:
@@ -27,6 +29,9 @@ def draw(seed: int) -> Experiment:
     # transformers' eager attention takes its softmax in float32 whatever the model's dtype.
     eager = dtype == "float32" and (family, layers) in (("llama", 2), ("gpt2", 3))
     which = Which(family, layers, dtype, "eager" if eager else "sdpa")
+    if seed >= WIDE:
+        family = list(OTHERS)[seed % len(OTHERS)]
+        which = Which(family, 3, "float32", OTHERS[family])
     sketch = Sketch(seed, which, rng)
     edit = _standing(sketch) if rng.random() < 0.06 else ()
     shape = rng.choices([_plain, _sweep, _gradients, _generation], [60, 12, 16, 12])[0]

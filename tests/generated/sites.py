@@ -34,10 +34,11 @@ def spot(
     often = sketch.seed % 10 in OFTEN
     if name is None and rng.random() < (0.2 if often else 0.1):
         return _raw(sketch, handle, write)
+    here = {"embed", "final_norm", "logits", *card.layers_of}
     pool = COMMON * 2 + RARE * (5 if often else 1)
     if write and not often:
         pool = [each for each in pool if each != "logits"]
-    name = name or rng.choice(pool)
+    name = name or rng.choice([each for each in pool if each == "resid_pre" or each in here])
     layers = card.layers_of.get("resid_post" if name == "resid_pre" else name)
     if layers is None:
         return of_site(sketch, handle, Site(name), f"{handle.name}.{name}", name)
@@ -50,6 +51,8 @@ def spot(
 
 
 def of_site(sketch: Sketch, handle: Handle, site: Site, text: str, name: str, layer: int | None = None) -> Spot:
+    if site not in sketch.card.by_site:
+        raise Misfit(f"no {site}")
     order, spec = sketch.card.by_site[site]
     return Spot(text, name, (handle.key, handle.base + order), spec.axes, sketch.shape(text), layer)
 

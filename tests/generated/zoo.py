@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+from tests.cpu import family_zoo
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_mistral, tiny_qwen2
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -13,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 import weft
 
 FAMILIES = {"gpt2": tiny_gpt2, "llama": tiny_llama, "mistral": tiny_mistral, "qwen2": tiny_qwen2}
+OTHERS = {kind: "eager" if row.eager else "sdpa" for kind, row in sorted(family_zoo.KINDS.items())}
+"""Kinds of the family suite, each as it is built there, and the attention it is built with."""
 VOCABULARY = 17
 """Words w00 … w16, which every tiny model has."""
 
@@ -29,6 +32,8 @@ class Which(NamedTuple):
 @cache
 def module_of(which: Which) -> Any:
     """The transformers model itself."""
+    if which.family not in FAMILIES:
+        return family_zoo.build(which.family, attention=which.attention).to(getattr(torch, which.dtype))
     layers = {"n_layer" if which.family == "gpt2" else "num_hidden_layers": which.layers}
     module = FAMILIES[which.family](7, which.attention, **layers).to(getattr(torch, which.dtype))
     return in_full(module) if which.dtype == "float64" else module
