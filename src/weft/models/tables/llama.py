@@ -10,6 +10,7 @@ LLAMA = Family(
     name="llama",
     model_types=(
         *("llama", "mistral", "ministral", "ministral3", "qwen2", "smollm3", "seed_oss", "helium", "ernie4_5", "cwm"),
+        *("internlm3", "iquestcoder", "emu3_text_model"),
         "hunyuan_v1_dense",  # its norms of q and k are after rotary
     ),
     embed="model.embed_tokens",
