@@ -1,13 +1,15 @@
 """The methods of the field, one file a method, written with the public `weft` alone.
 
-found = weft.methods.activation_patching(model, clean, corrupt, metric)
+found = weft.methods.activation_patching(model, clean, corrupt, answers=" Paris", others=" Rome")
 found["effect"], found.plot(), found.to_dataframe(), found.save("grid.safetensors")
 weft.methods.load("grid.safetensors")
 """
 
 from __future__ import annotations
 
+# Imported here and not when asked for: a module's own import would otherwise put the module where the function is looked for.
+from weft.methods.activation_patching import Patching, activation_patching
 from weft.methods.files import load
 from weft.methods.result import Result
 
-__all__ = ["Result", "load"]
+__all__ = ["Patching", "Result", "activation_patching", "load"]

@@ -204,7 +204,7 @@ class Model:
         try:
             with torch._C.DisableTorchFunction():  # of the types alone: a raw module's card is made under torch.device
                 types = {name: type_of(tensor) for name, tensor in inputs.items()}
-            return self.backend.card_for(types)
+            return self.backend.card_for(types, inputs)
         except WeftError as error:
             raise error.at(where()) from None
 
@@ -217,6 +217,21 @@ class Model:
         if site in self.sites() or site == "resid_pre":
             return ""
         return self.card.absent.get(site, f"{site} is no site that weft knows; there are {', '.join(self.sites())}")
+
+    def axes(self, site: str) -> tuple[str, ...]:
+        """The names of a site's axes: `axes("z")` is ("batch", "pos", "head", "d_head"). SiteError if there is none."""
+        return self._specs(site)[0].axes
+
+    def layers(self, site: str) -> tuple[int, ...]:
+        """The layers that have a site, () if it is not a site of layers. SiteError if there is none."""
+        return tuple(spec.site.layer for spec in self._specs(site) if spec.site.layer is not None)
+
+    def _specs(self, site: str) -> list[Any]:
+        name = "resid_post" if site == "resid_pre" else site
+        found = [spec for spec in self.card.sites if spec.site.name == name and not spec.site.path]
+        if not found:
+            raise SiteError(f"{self.card.name} has no site {site!r}: {self.support(site)}", where=where())
+        return found
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={size}" for name, size in self.card.sizes.items())

@@ -1,0 +1,111 @@
+"""Where methods look: places in the prompts, located by text or role, and the tokens in which answers begin.
+
+Place(-1), Place(" Paris"), Place("query", prompts)     # a position, a text, a role of a task's prompts
+Place.at(run)                                           # an index a row, or one index where all rows agree
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import weft
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in each row of a run. `label` is what it is called in a result; `of` finds it."""
+
+    label: str
+    of: Callable[[Any], Any]
+
+    def at(self, run: Any) -> Any:
+        """slice(None), or an int where all rows agree, or a LongTensor [batch]."""
+        found = self.of(run)
+        if isinstance(found, slice):
+            return found
+        found = torch.as_tensor(found)
+        if found.shape != (run.batch,):
+            raise weft.errors.PositionError(
+                f"the place {self.label!r} gave {tuple(found.shape)}; give one position a row: LongTensor [{run.batch}]"
+            )
+        first = int(found[0])
+        return first if bool((found == first).all()) else found
+
+
+def places(given: Any, prompts: Any) -> list[Place]:
+    """The places meant by -1, " Paris", "query" (a role, if the prompts have it), a function of the run, or several of
+    these; a mapping names them; "all" is every position at once."""
+    if isinstance(given, Mapping):
+        return [_place(each, prompts, str(label)) for label, each in given.items()]
+    if isinstance(given, str | float) or callable(given) or not isinstance(given, Iterable):
+        given = [given]
+    found = [_place(each, prompts, None) for each in given]
+    labels = [each.label for each in found]
+    if not found or len(set(labels)) < len(labels):
+        raise weft.errors.PositionError(f"places need labels that differ, not {labels}; name them: {{label: place, …}}")
+    return found
+
+
+def _place(given: Any, prompts: Any, label: str | None) -> Place:
+    if isinstance(given, bool) or not (isinstance(given, str | int) or callable(given)):
+        raise weft.errors.PositionError(
+            f'a place is a position (-1), a text (" Paris"), a role ("query"), "all", or a function of a run, not {given!r}'
+        )
+    if isinstance(given, int):
+        return Place(label or str(given), lambda run: run.at(given))
+    if callable(given):
+        return Place(label or getattr(given, "__name__", "place"), given)
+    if given == "all":
+        return Place(label or given, lambda run: slice(None))
+    if given in getattr(prompts, "roles", {}):
+        return Place(label or given, lambda run: prompts.positions(run, given))
+    return Place(label or given, lambda run: run.at(given))
+
+
+def texts(prompts: Any) -> Any:
+    """What a session runs: a task's prompts as their texts, one text as a list of one, anything else as it is."""
+    if hasattr(prompts, "prompts"):
+        return list(prompts.prompts)
+    return [prompts] if isinstance(prompts, str) else prompts
+
+
+def answer_ids(model: Any, prompts: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
+    """The token in which each answer begins after its prompt, LongTensor [row].
+
+    A tokenizer may join the end of a prompt with the answer; then there is no such token, which is an error.
+    """
+    if model.tokens is None:
+        raise weft.errors.TokenError("answers are texts and this model has no tokenizer; give a metric on the logits")
+    ids = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        before = model.tokens.encode([prompt]).ids[0].tolist()
+        both = model.tokens.encode([prompt + answer]).ids[0].tolist()
+        if both[: len(before)] != before or len(both) == len(before):
+            raise weft.errors.TokenError(
+                f"the tokens of {prompt[-20:]!r} change when {answer!r} follows, so the answer has no first token of its own; "
+                "let the prompt end before a space and the answer begin with it"
+            )
+        ids.append(both[len(before)])
+    return torch.tensor(ids)
+
+
+def site_index(axes: Sequence[str], rows: torch.Tensor, at: Any, head: Any) -> tuple[Any, ...]:
+    """The index of a site with these axes at a place and a head (None: all of them)."""
+    index: list[Any] = []
+    for axis in axes:
+        if axis == "batch":
+            index.append(rows if isinstance(at, torch.Tensor) else slice(None))
+        elif axis in ("pos", "query_pos"):
+            index.append(at)
+        elif axis in HEADS:
+            index.append(slice(None) if head is None else head)
+        else:
+            index.append(slice(None))
+    return tuple(index)
+
+
+HEADS = ("head", "kv_head")
