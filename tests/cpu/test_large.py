@@ -203,12 +203,30 @@ def test_half_precision_is_read_as_such(folder):
     assert {each.dtype for each in load(folder, dtype="bfloat16").module.parameters()} == {torch.bfloat16}
 
 
-def test_parts_on_disk_give_the_same_numbers(folder, offloaded):
+@pytest.mark.parametrize("plan", ["auto", "reference"])
+def test_parts_on_disk_give_the_same_numbers(folder, offloaded, plan):
     assert sum(each.is_meta for each in offloaded.backend.loaded.module.parameters()) > 10
-    whole, parted = an_experiment(weft.load(folder)), an_experiment(offloaded)
+    whole, parted = an_experiment(weft.load(folder)), an_experiment(offloaded, plan)
     for name, value in whole.results.items():
         assert torch.allclose(value, parted.results[name], atol=1e-6), name
-    assert "fetched from elsewhere" in parted.explain()
+    assert ("planned" if plan == "auto" else "reference") in parted.explain().splitlines()[0]
+
+
+def test_a_sweep_fetches_each_part_once_a_pass(folder, offloaded, monkeypatch):
+    from accelerate.hooks import AlignDevicesHook
+
+    fetched = []
+    before = AlignDevicesHook.pre_forward
+    down = offloaded.backend.loaded.module.get_submodule("model.layers.2.mlp.down_proj")
+
+    def counted(self, module, *args, **kwargs):
+        fetched.append(module is down)
+        return before(self, module, *args, **kwargs)
+
+    an_experiment(offloaded)  # whatever is done once
+    monkeypatch.setattr(AlignDevicesHook, "pre_forward", counted)
+    said = an_experiment(offloaded).explain()
+    assert "5 runs" in said and sum(fetched) == 2  # unedited rows, edited ones
 
 
 def test_a_card_of_a_placed_model_is_the_models(folder, offloaded):

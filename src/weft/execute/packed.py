@@ -20,6 +20,7 @@ from weft.execute.fused import activations, fused
 from weft.models import attention
 from weft.models.attention import How
 from weft.models.hooks import lock_of
+from weft.models.placement import here
 from weft.models.supplied import supplied
 
 FEW = 256
@@ -137,11 +138,14 @@ class Packed:
 
     def logits(self, normed: torch.Tensor, entries: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of normed states [n, d_model]; only of some vocabulary entries where these are given."""
-        if entries is None:
-            few = 1 < len(normed) <= FEW and normed.device.type == "cpu" and type(self.unembed) is torch.nn.Linear
-            return self.loaded.capped(few_rows(self.unembed, normed) if few else self.unembed(normed))
-        bias = self.unembed.bias
-        weight, bias = self.unembed.weight[entries], None if bias is None else bias[entries]
+        few = 1 < len(normed) <= FEW and normed.device.type == "cpu" and type(self.unembed) is torch.nn.Linear
+        if entries is None and not few:
+            return self.loaded.capped(self.unembed(normed))
+        with here(self.unembed):
+            if entries is None:
+                return self.loaded.capped(few_rows(self.unembed, normed))
+            bias = self.unembed.bias
+            weight, bias = self.unembed.weight[entries], None if bias is None else bias[entries]
         return self.loaded.capped(torch.nn.functional.linear(normed, weight, bias))
 
 

@@ -24,7 +24,6 @@ from weft.execute.trial import distrust
 from weft.execute.turns import take_turns
 from weft.ir.nodes import Const, Experiment, Run
 from weft.ir.outcome import Outcome
-from weft.models.placement import parted
 from weft.plan.compiled import stages
 from weft.plan.cost import Prices, most_tokens
 from weft.plan.forks import Asked, asked
@@ -95,15 +94,17 @@ def _run(
 
 def unplanned(loaded: Any, experiment: Experiment | None = None) -> str:
     """Why no run of this experiment (None: of any) on this model can be planned; "" if they can."""
-    if loaded.kind != "decoder" or loaded.family is None:
+    if loaded.kind != "decoder":
+        return "it is no decoder of tokens, so what an edit leaves as it was is not known"
+    if loaded.plain and loaded.family is not None and loaded.family.o == "-":
+        return "it has no keys and values, so nothing can be computed from them"
+    if loaded.family is None:
         return "weft has no table for this model"
     if loaded.plain:
         return "it takes whole rows of tokens alone, so nothing can be computed from keys and values"
     config = loaded.module.config
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention is {config._attn_implementation}"
-    if away := parted(loaded.module):
-        return away
     rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     for each in (rope, *(value for value in rope.values() if isinstance(value, dict))):
         if each.get("rope_type") in ("dynamic", "longrope"):

@@ -62,14 +62,6 @@ def placed(module: nn.Module) -> bool:
     return any("_hf_hook" in vars(each) for each in module.modules())
 
 
-def parted(module: nn.Module) -> str:
-    """Why the engine, which uses weights between the layers' calls, leaves a model to the reference; "" if it does not."""
-    devices = {str(each.device) for each in module.parameters()}
-    if "meta" in devices and placed(module):
-        return "some of its weights are fetched from elsewhere as its modules are called, and lie nowhere in between"
-    return ""
-
-
 def device_of(module: nn.Module) -> torch.device:
     """Where the model takes its tokens: where its first parameter is, or is brought to."""
     for each in module.modules():

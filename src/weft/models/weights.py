@@ -43,8 +43,11 @@ def holders(module: nn.Module, family: Family | None, name: str) -> list[nn.Modu
     if family is None or match is None:
         return []
     if match.group(2) is not None:
-        path = f"{family.layers}.{match.group(2)}"
-        return [each for at, each in module.named_modules() if at == path or at.startswith(f"{path}.")]
+        layer = module.get_submodule(f"{family.layers}.{match.group(2)}")
+        attention = (family.qkv, family.q, family.k, family.v, family.o)
+        neurons = (family.gate_up, family.gate, family.mlp_in, family.mlp_out)
+        paths = attention if match.group(1)[2:] in ("Q", "K", "V", "O") else neurons
+        return [each for path in paths if path and (each := part_at(layer, path)) is not None]
     return [module.get_submodule(path) for path in (family.embed, family.positions, family.unembed) if path]
 
 
