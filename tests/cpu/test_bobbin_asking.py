@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 
 from weft import tasks
-from weft.bobbin.asking import joined, retold, several
+from weft.bobbin.asking import joined, retold, several, shortened
 from weft.tasks.words.english import CATEGORIES
 
 
@@ -61,3 +61,16 @@ def test_a_story_told_again_says_the_same() -> None:
         words = [text[start:stop] for start, stop in counted]
         assert [each for each in words if f" with{each}." in text] == [f" {each.split()[-1][:-1]}" for each in again]
         assert min(start for start, _ in counted) > len(" ".join(story))
+
+
+def test_a_story_asked_in_short_has_the_answers_that_it_tells() -> None:
+    task = tasks.BeliefTracking(split="train", characters=3)
+    said = []
+    for inputs in task.sample(10, seed=3).inputs:
+        text, answers = shortened(task.prompts(several(task, inputs, random.Random(2), 8, untold=1.0)))
+        story = {(who, what): state for who, what, state in re.findall(r"(\w+) fills a (\w+) with (\w+)\.", text)}
+        asked = re.findall(r"\n(\w+) (\w+): (\w+)", text)
+        assert [text[start:stop] for start, stop in answers] == [f" {answer}" for _, _, answer in asked]
+        assert all(answer == story.get((who, what), "unknown") for who, what, answer in asked)
+        said += [answer for _, _, answer in asked]
+    assert 0.2 < said.count("unknown") / len(said) < 0.6

@@ -18,9 +18,12 @@ from weft.tasks.words.english import EXCLUDED
 Inputs = Mapping[str, Any]
 
 
-def several(task: tasks.Task, inputs: Inputs, rng: random.Random, count: int) -> list[Inputs]:
-    """`inputs` and up to `count - 1` others that differ in the question alone, in random order."""
-    others = [each for each in _questions(task, inputs, rng) if each != inputs and not _held_out(task, each)]
+def several(task: tasks.Task, inputs: Inputs, rng: random.Random, count: int, untold: float = 0.5) -> list[Inputs]:
+    """`inputs` and up to `count - 1` others that differ in the question alone, in random order.
+
+    For each told pair of a story, up to `untold` others that it says nothing about.
+    """
+    others = [each for each in _questions(task, inputs, rng, untold) if each != inputs and not _held_out(task, each)]
     return [inputs, *rng.sample(others, min(count - 1, len(others)))]
 
 
@@ -35,10 +38,12 @@ def joined(prompts: tasks.Prompts) -> tuple[str, tuple[tuple[int, int], ...]]:
 
 
 def shortened(prompts: tasks.Prompts) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """A list, and after it each category asked about with its word: "Options: oak, bus.\\nvehicle: bus\\ntree: oak"."""
-    text, answers = f"Options: {', '.join(prompts.inputs[0]['items'])}.", []
+    """A list or a story, and after it what is asked about alone: "Options: oak, bus.\\nvehicle: bus\\ntree: oak"."""
+    first = prompts.inputs[0]
+    text = f"Options: {', '.join(first['items'])}." if "items" in first else prompts.prompts[0].partition("\n")[0]
+    answers = []
     for inputs, answer in zip(prompts.inputs, prompts.answers, strict=True):
-        text += f"\n{inputs['category']}:"
+        text += f"\n{inputs['category'] if 'items' in inputs else inputs['character'] + ' ' + inputs['object']}:"
         answers.append((len(text), len(text) + len(answer)))
         text += answer
     return text, tuple(answers)
@@ -69,12 +74,12 @@ def _held_out(task: tasks.Task, inputs: Inputs) -> bool:
     return task.split == "train" and any(tasks.held_out(*each) for each in task.combinations(inputs))
 
 
-def _questions(task: tasks.Task, inputs: Inputs, rng: random.Random) -> Iterator[Inputs]:
+def _questions(task: tasks.Task, inputs: Inputs, rng: random.Random, share: float) -> Iterator[Inputs]:
     if "clauses" in inputs:
         told = [clause[:2] for clause in inputs["clauses"]]
         people, things = (dict.fromkeys(pair[at] for pair in told) for at in (0, 1))
         untold = [(who, what) for who in people for what in things if (who, what) not in told]
-        pairs = told + rng.sample(untold, min(len(untold), len(told) // 2))  # else most answers were "unknown"
+        pairs = told + rng.sample(untold, min(len(untold), int(len(told) * share)))  # else most answers were "unknown"
         yield from ({**inputs, "character": who, "object": what} for who, what in pairs)
     elif "bound" in inputs:
         yield from ({**inputs, "query": who} for who, _ in inputs["bound"])

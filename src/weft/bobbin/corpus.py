@@ -124,10 +124,11 @@ def mixture(number: int = LATE) -> tuple[Source | RandomTokens, ...]:
         Source("verbatim", size(60, 40), _of(tasks.VerbatimLists())),
         Source("repeated words", size(60, 40), _of(tasks.RepeatedTokens())),
         Source("repeated words of all kinds", size(60, 40), _any(_repeated)),
-        Source("belief", size(260, 340, 440), _any(_belief, 4), 2.0),
-        Source("belief crossed", size(60, 180, 140), _any(_crossed, 3), 2.0),
+        Source("belief", size(260, 340, 360), _any(_belief, 4), 2.0),
+        Source("belief crossed", size(60, 180, 120), _any(_crossed, 3), 2.0),
         Source("visibility", size(0, 60), _any(_seen, 4), 2.0),
         Source("stories told again", size(100, 100), _retold),
+        Source("stories asked in short", size(0, 0, 240), _story_in_short, 2.0),
         Source("binding", size(100, 80), _any(_bound, 4)),
         Source("ioi", size(60, 60), _of(tasks.IndirectObject(split="train"))),
         Source("greater than", size(0, 20), _of(tasks.GreaterThan())),
@@ -248,6 +249,14 @@ def _in_short(n: int, seed: int) -> Iterator[Written]:
         task = _select_one(rng)
         for inputs in task.sample(AT_ONCE, rng.randrange(2**31)).inputs:
             yield Written(*shortened(task.prompts(several(task, inputs, rng, 8))))
+
+
+def _story_in_short(n: int, seed: int) -> Iterator[Written]:
+    rng = random.Random(seed)
+    for _ in range(0, n, AT_ONCE):
+        task = rng.choice((_belief, _belief, _crossed))(rng)
+        for inputs in task.sample(AT_ONCE, rng.randrange(2**31)).inputs:
+            yield Written(*shortened(task.prompts(several(task, inputs, rng, rng.randint(3, 8), 1.0))))
 
 
 def _retold(n: int, seed: int) -> Iterator[Written]:
