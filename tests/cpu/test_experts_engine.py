@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from family_zoo import build
 from tests.cpu.test_experts import model
 
 import weft
@@ -66,6 +67,26 @@ def test_each_step_of_a_generation_has_its_router():
             (g.step(step).expert_out[LAYER] * 1.0).save(f"outs {step}")
 
     hold("mixtral", use)
+
+
+@pytest.mark.parametrize(("kind", "plan"), [
+    *((kind, "planned") for kind in ("mixtral", "deepseek_v3", "deepseek_v2", "afmoe", "minimax_m2")),
+    *((kind, "reference") for kind in ("qwen3_next", "lfm2_moe", "llama4_text")),
+])  # fmt: skip
+def test_what_is_generated_is_what_the_model_gives_next(kind, plan):
+    plain, ids = build(kind, seed=3), torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])
+    whole = ids
+    with torch.no_grad():
+        for _ in range(3):
+            logits = plain(whole, use_cache=False).logits[:, -1]
+            whole = torch.cat([whole, logits.argmax(-1, keepdim=True)], 1)
+    with weft.load(plain).session() as s:
+        g = s.generate(ids.tolist(), max_new_tokens=3)
+        router = g.step(2).router_logits[LAYER].save()
+    tokens = g.tokens.value if hasattr(g.tokens, "value") else g.tokens
+    assert torch.as_tensor(tokens)[:, -3:].tolist() == whole[:, 7:].tolist()
+    assert router.value.shape == (2, 1, weft.models.load(plain).sizes["n_experts"])
+    assert s.outcome.plan == plan
 
 
 def test_half_precision_holds_the_sites_too():

@@ -31,7 +31,7 @@ class Keys:
         begins = (source < 0).sum(-1)
         self.begins = begins if bool(begins.any()) else None  # each row's first column; None: all begin with the first
 
-    def fill(self, layer: int, k: Float[torch.Tensor, "1 K N D"], v: Float[torch.Tensor, "1 K N D"]) -> None:
+    def fill(self, layer: int, k: Float[torch.Tensor, "1 K N D"], v: Float[torch.Tensor, "1 K N V"]) -> None:
         """Take the prompts' keys and values."""
         self.keys[layer], self.values[layer] = self._filled(k[0]), self._filled(v[0])
 
@@ -51,9 +51,9 @@ class Keys:
         layer: int,
         q: Float[torch.Tensor, "1 H n D"],
         k: Float[torch.Tensor, "1 K n D"],
-        v: Float[torch.Tensor, "1 K n D"],
+        v: Float[torch.Tensor, "1 K n V"],
         how: How,
-    ) -> Float[torch.Tensor, "1 n H D"]:
+    ) -> Float[torch.Tensor, "1 n H V"]:
         """Attention of one new token in each row to all of its row, itself among them. Its key goes into the last column."""
         n, until = self.rows, self.filled
         keys, values = self.keys[layer], self.values[layer]
@@ -68,7 +68,7 @@ class Keys:
             z = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=seen, scale=how.scale)
         else:
             z = self._weights(grouped, keys, seen, how) @ values
-        return z.reshape(1, n, q.shape[1], q.shape[3])
+        return z.reshape(1, n, q.shape[1], v.shape[3])  # values may be narrower than keys
 
     def _positions(self, device: torch.device) -> Int[torch.Tensor, "n C"]:
         """Where each column is in its row's text; below 0 before it begins."""
