@@ -65,8 +65,8 @@ class LocalBackend:
     def tokens(self) -> Tokens | None:
         return self.loaded.tokens
 
-    def card_for(self, types: dict[str, TensorType]) -> Card:
-        return self.loaded.card_for(types)
+    def card_for(self, types: dict[str, TensorType], inputs: dict[str, torch.Tensor] | None = None) -> Card:
+        return self.loaded.card_for(types, inputs)
 
     def run(self, experiment: Experiment, *, plan: str = "auto", fresh: bool = False) -> Outcome:
         self._check_weights()
@@ -186,7 +186,7 @@ class RemoteBackend:
         self.card = client.card(name)
         self.tokens = Tokens(self.card.tokenizer) if self.card.tokenizer else None
 
-    def card_for(self, types: dict[str, TensorType]) -> Card:
+    def card_for(self, types: dict[str, TensorType], inputs: dict[str, torch.Tensor] | None = None) -> Card:
         if self.card.kind != "decoder":
             raise ModelError(f"{self.name} is no language model; models of raw modules are run with weft.load for now")
         return self.card

@@ -182,7 +182,7 @@ class Shared:
 
     def __init__(self, owner: Interpreter, index: int, node: Run, inputs: dict[str, torch.Tensor]) -> None:
         self.owner, self.index, self.node, self.inputs = owner, index, node, inputs
-        self.card = owner.loaded.card_for({name: type_of(value) for name, value in inputs.items()})
+        self.card = owner.loaded.card_for({name: type_of(value) for name, value in inputs.items()}, inputs)
         self.generates = node.kind == "generate"
         given = {name: value for name, value in node.options if value is not None}
         self.options: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "seed": 0, "stop": (), **given}

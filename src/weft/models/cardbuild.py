@@ -24,8 +24,9 @@ from weft.models.absent import reasons
 from weft.models.alike import observed, signature
 from weft.models.caches import new_cache
 from weft.models.families import Family
-from weft.models.hooks import installed
+from weft.models.hooks import installed, lock_of
 from weft.models.meta import AllOnes
+from weft.models.shapes import SHAPELY
 
 if TYPE_CHECKING:
     from weft.models.loaded import Loaded
@@ -59,20 +60,39 @@ def build(loaded: Loaded) -> Card:
     return _finish(loaded, twin, _with_insides(known, loaded) if loaded.family else known)
 
 
-def build_for(loaded: Loaded, inputs: dict[str, TensorType]) -> Card:
-    """The card of a raw module for inputs of these types."""
+def build_for(
+    loaded: Loaded, inputs: dict[str, TensorType], values: dict[str, torch.Tensor] | None = None
+) -> tuple[Card, bool]:
+    """The card of a raw module for inputs of these types, and whether it looks at what they are: it is run on them then."""
     twin = meta_twin(loaded.module)
     try:
         with torch.device("meta"), torch.no_grad():
             given = {name: torch.empty(kind.shape, dtype=dtype_of(kind.dtype)) for name, kind in inputs.items()}
             seen = _observe(loaded, twin, lambda: twin(**given))
     except Exception as error:
+        if values is not None and "meta" in str(error):
+            return replace(loaded.card, sites=_as_specs(_observe_values(loaded, values))), True
         wanted = ", ".join(f"{name}: {kind}" for name, kind in inputs.items())
         raise ModelError(f"{loaded.name} cannot be run on ({wanted}): {type(error).__name__}: {error}") from error
-    sites = tuple(
+    return replace(loaded.card, sites=_as_specs(seen)), False
+
+
+def _observe_values(loaded: Loaded, values: dict[str, torch.Tensor]) -> Seen:
+    """What passes when the module itself is run on these inputs."""
+    given = {name: value.to(loaded.device) for name, value in values.items()}
+    try:
+        # No function modes either: what the module makes meanwhile is no part of the experiment that is being written.
+        with torch._C.DisableTorchFunction(), torch.no_grad(), lock_of(loaded.module):
+            return _observe(loaded, loaded.module, lambda: loaded.module(**given))
+    except Exception as error:
+        wanted = ", ".join(values)
+        raise ModelError(f"{loaded.name} cannot be run on ({wanted}): {type(error).__name__}: {error}") from error
+
+
+def _as_specs(seen: Seen) -> tuple[SiteSpec, ...]:
+    return tuple(
         SiteSpec(site, _raw_axes(kind), tuple(map(Dim, kind.shape)), kind.dtype) for site, kind in seen.items()
     )
-    return replace(loaded.card, sites=sites)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -93,7 +113,7 @@ def part_path(family: Family | None, part: str) -> str:
 def meta_twin(module: nn.Module) -> nn.Module:
     """A copy of the module whose tensors are all on the meta device; no weight is copied."""
     shapes_alone = all(each.is_meta for each in module.parameters()) and not placement.placed(module)
-    if shapes_alone and not getattr(getattr(module, "config", None), "_experts_implementation", None):
+    if shapes_alone and getattr(getattr(module, "config", None), "_experts_implementation", None) in (None, SHAPELY):
         return module  # nothing in it to be copied, and nothing to be changed
     memo: dict[int, Any] = {}
     for each in module.modules():
@@ -106,7 +126,7 @@ def meta_twin(module: nn.Module) -> nn.Module:
     placement.unhooked(twin)
     config: Any = getattr(twin, "config", None)
     if getattr(config, "_experts_implementation", None):
-        config._experts_implementation = "batched_mm"  # the only one whose shapes do not hang on values
+        config._experts_implementation = SHAPELY
     return twin
 
 

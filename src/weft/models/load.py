@@ -21,6 +21,7 @@ from weft.models import placement, registry, shapes, tokens
 from weft.models.families import BY_MODEL_TYPE, Family, resolved
 from weft.models.loaded import Loaded
 from weft.models.structure import part_at
+from weft.models.tables import other
 
 Factory = Callable[[], tuple[nn.Module, Any]]
 _BUILTINS: dict[str, Factory] = {}
@@ -78,7 +79,8 @@ def load(
         module = module.to(device=device, dtype=_dtype(dtype)).eval()
         return _wrap(module, _tokenizer(own if tokenizer is None else tokenizer), name or where, where, "")
     label, of = name or _label(where), _label(where)
-    known = _tokenizer(_own_tokenizer(where, revision) if tokenizer is None else tokenizer)
+    with shapes.uncollected():
+        known = _tokenizer(_own_tokenizer(where, revision) if tokenizer is None else tokenizer)
     if weights is False or (weights is None and shapes.lacks_weights(where)):
         module, found = _read(where, revision, lambda: shapes.of_configuration(where, _dtype(dtype), revision))
         return replace(_wrap(module, known, label, of, found), missing=shapes.missing(where, weights is False))
@@ -171,6 +173,9 @@ def _wrap(module: nn.Module, tokenizer: dict[str, str], name: str, identity: str
         return registry.wrap(module, mine, **more)
     config: Any = getattr(module, "config", None)
     decoder = hasattr(config, "model_type") and module.__class__.__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    if decoder and not hasattr(config, "num_attention_heads"):
+        found, sizes = _other(module, config), _stream_sizes(config)
+        return Loaded(module, name, "decoder", found, sizes, tokenizer, identity, revision, plain=True)
     family = _family(module, config) if decoder else None
     sizes = _sizes(module, config, family) if decoder else {}
     return Loaded(module, name, "decoder" if decoder else "module", family, sizes, tokenizer, identity, revision)
@@ -184,6 +189,20 @@ def _family(module: nn.Module, config: Any) -> Family | None:
         return None
     paths = {path for path, _ in module.named_modules()}
     return family if {family.layers, family.final_norm, family.unembed} <= paths else None
+
+
+def _other(module: nn.Module, config: Any) -> Family | None:
+    """The table of a model that has a stream and no attention."""
+    known = other.BY_TYPE.get(config.model_type)
+    family = None if known is None else resolved(known, config)
+    paths = {path for path, _ in module.named_modules()}
+    return family if family is not None and {family.layers, family.final_norm, family.unembed} <= paths else None
+
+
+def _stream_sizes(config: Any) -> dict[str, int]:
+    """What sizes a model without heads has."""
+    named = {"n_layers": "num_hidden_layers", "d_model": "hidden_size", "d_vocab": "vocab_size"}
+    return {size: int(value) for size, name in named.items() if isinstance(value := getattr(config, name, None), int)}
 
 
 def _sizes(module: nn.Module, config: Any, family: Family | None) -> dict[str, int]:
@@ -201,10 +220,6 @@ def _sizes(module: nn.Module, config: Any, family: Family | None) -> dict[str, i
     if family is not None:
         unembed: Any = module.get_submodule(family.unembed).weight
         sizes["d_vocab"] = int(unembed.shape[0])
-    if family is not None and family.d_v_in:
-        sizes["d_v"] = int(getattr(config, family.d_v_in))
-    if family is not None and family.d_v_in:
-        sizes["d_v"] = int(getattr(config, family.d_v_in))
     if family is not None and family.d_v_in:
         sizes["d_v"] = int(getattr(config, family.d_v_in))
     mlp = _in_a_layer(module, family, family.mlp_out, sizes["n_layers"]) if family is not None else None

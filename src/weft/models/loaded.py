@@ -24,6 +24,7 @@ from weft.ir.types import TensorType
 from weft.models import cardbuild, placement, weights
 from weft.models.families import Family
 from weft.models.hooks import lock_of, unseen
+from weft.models.shapes import uncollected
 from weft.models.tokens import Tokens
 
 
@@ -46,12 +47,14 @@ class Loaded:
     missing: str = ""
     plain: bool = False  # its forward takes token ids alone and gives logits: no cache, no padding
     _marks: tuple[tuple[int, ...], dict[str, object]] | None = field(default=None, repr=False)
-    _cards: dict[tuple[tuple[str, TensorType], ...], Card] = field(default_factory=dict, repr=False)
+    _cards: dict[tuple[Any, ...], Card] = field(default_factory=dict, repr=False)
+    _looks: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
 
     @cached_property
     def card(self) -> Card:
         """What there is to know of the model; a raw module's sites are known with its inputs (`card_for`)."""
-        return cardbuild.build(self)
+        with uncollected():
+            return cardbuild.build(self)
 
     @cached_property
     def tokens(self) -> Tokens | None:
@@ -74,14 +77,30 @@ class Loaded:
         if self.missing:
             raise ModelError(f"{self.name} cannot be run: {self.missing}")
 
-    def card_for(self, input_types: dict[str, TensorType]) -> Card:
-        """The card of a raw module for inputs of these types; a decoder's card holds for any."""
+    def card_for(self, input_types: dict[str, TensorType], inputs: dict[str, torch.Tensor] | None = None) -> Card:
+        """The card of a raw module for inputs of these types; a decoder's card holds for any.
+
+        Where the module looks at what its inputs are (where an image's tokens stand, say), it is run on these `inputs`.
+        """
         if self.kind == "decoder":
             return self.card
-        key = tuple(sorted(input_types.items()))
+        key: tuple[Any, ...] = tuple(sorted(input_types.items()))
+        if key in self._looks and inputs is not None:
+            return self._card_of_values(key, inputs)
         if key not in self._cards:
-            self._cards[key] = cardbuild.build_for(self, dict(key))
+            card, looks = cardbuild.build_for(self, input_types, inputs)
+            if looks and inputs is not None:
+                self._looks.add(key)
+                return self._cards.setdefault((*key, *_whole_numbers(inputs)), card)
+            self._cards[key] = card
         return self._cards[key]
+
+    def _card_of_values(self, key: tuple[Any, ...], inputs: dict[str, torch.Tensor]) -> Card:
+        """The card of a module that looks at its inputs: whole numbers among them say where things stand."""
+        whole = (*key, *_whole_numbers(inputs))
+        if whole not in self._cards:
+            self._cards[whole] = cardbuild.build_for(self, dict(key), inputs)[0]
+        return self._cards[whole]
 
     def check_sites(self, sites: Iterable[Site]) -> None:
         """SiteError for a site that a decoder does not have (a raw module's are known only as it runs)."""
@@ -108,8 +127,8 @@ class Loaded:
         padded = "start" in inputs and bool((inputs["start"] > 0).any())
         if cache is not None or padded or "tokens" not in inputs:
             raise ModelError(
-                f"{self.name} takes whole rows of token ids and gives logits; it has no cache, so weft does not generate "
-                "with it, and takes neither padding nor embeddings. Give it prompts"
+                f"{self.name} is given whole rows of token ids and gives logits; it has no cache that weft knows, so weft "
+                "does not generate with it, and takes neither padding nor embeddings. Give it prompts"
             )
         out = self.module(inputs["tokens"].to(self.device))
         out = getattr(out, "logits", out)
@@ -174,6 +193,12 @@ class Loaded:
             }
             self._marks = (state, marks)
         return dict(self._marks[1])
+
+
+def _whole_numbers(inputs: dict[str, torch.Tensor]) -> tuple[tuple[int, ...], ...]:
+    """Those of the inputs that are whole numbers, in order of their names."""
+    kept = [value for _, value in sorted(inputs.items()) if not value.is_floating_point()]
+    return tuple(tuple(value.flatten().tolist()) for value in kept)
 
 
 _INPUTS = {"tokens": "input_ids", "embeddings": "inputs_embeds"}

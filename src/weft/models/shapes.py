@@ -7,13 +7,31 @@ What is loaded can be traced against, checked and planned; it cannot be run, and
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+SHAPELY = "batched_mm"
+"""The one way of computing experts whose shapes do not hang on values."""
 _WEIGHTS = ("safetensors", "bin", "pt", "pth", "h5", "msgpack", "gguf", "index.json")
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Meanwhile memory is not searched for what is no longer used: with millions of small things in it, that takes longer
+    than what is done with them."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def lacks_weights(where: str) -> bool:
@@ -30,7 +48,9 @@ def of_configuration(where: str, dtype: torch.dtype | None, revision: str | None
 
     config: Any = AutoConfig.from_pretrained(where, revision=revision or "main")
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype or config.dtype or torch.float32).eval()
+        module = AutoModelForCausalLM.from_config(config, dtype=dtype or config.dtype or torch.float32).eval()
+    module.config._experts_implementation = SHAPELY
+    return module
 
 
 def missing(where: str, asked: bool) -> str:

@@ -67,8 +67,11 @@ def parsed(budget: int | float | str | None) -> int | None:
 
 
 def bytes_per_token(card: Card) -> int:
-    """What one packed token takes in a pass over the layers: the stream, the heads and the neurons, some of them twice."""
-    sizes = card.sizes
+    """What one packed token takes in a pass over the layers: the stream, the heads and the neurons, some of them twice.
+
+    A model without heads and neurons (a state space) is taken to be as wide inside as an MLP would be.
+    """
+    sizes = {"n_heads": 0, "n_kv_heads": 0, "d_head": 0, "d_mlp": 4 * card.sizes.get("d_model", 1), **card.sizes}
     heads = (sizes["n_heads"] + 2 * sizes["n_kv_heads"]) * sizes["d_head"]
     return (8 * sizes["d_model"] + 3 * sizes["d_mlp"] + 2 * heads) * _itemsize(card)
 
