@@ -43,7 +43,9 @@ def holders(module: nn.Module, family: Family | None, name: str) -> list[nn.Modu
     if family is None or match is None:
         return []
     if match.group(2) is not None:
-        layer = module.get_submodule(f"{family.layers}.{match.group(2)}")
+        layer = part_at(module, f"{family.layers}.{match.group(2)}")
+        if layer is None:
+            return []
         attention = (family.qkv, family.q, family.k, family.v, family.o)
         neurons = (family.gate_up, family.gate, family.mlp_in, family.mlp_out)
         paths = attention if match.group(1)[2:] in ("Q", "K", "V", "O") else neurons
