@@ -234,3 +234,21 @@ def test_a_transformers_model_of_a_new_type_keeps_its_pattern():
         assert isinstance(loaded.module, nn.Module) and all(each.holds for each in identities(loaded))
     finally:
         unregister("new")
+
+
+def test_what_the_document_shows_is_what_happens(capsys):
+    import re
+    from pathlib import Path
+
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/own-models.md").read_text(), re.DOTALL
+    )
+    space: dict = {}
+    try:
+        exec(compile(code, "own-models.md", "exec"), space)
+        shown = code[code.index('    embed="tok"') : code.index(")\n\nmodel =")]
+        assert space["s"].results["patched"].shape == (1, 100) and space["proposal"].holds
+        assert shown in space["proposal"].call
+        assert "10 of 10 equations hold" in capsys.readouterr().out
+    finally:
+        unregister("mine")
