@@ -22,9 +22,13 @@ def test_a_model_that_knows_nothing_fails_every_bar_but_that_of_knowing_nothing(
     assert names == {*measure.suite(), "functions_bare", "copying"}
     assert {row.name for row in rows if row.bar and row.holds} == {"functions_bare"}
     found = {"induction": screen.Finding(False, "no head", {})}
-    text = card.card(rows, found, (11.0, 11.0), [])
+    text = card.card(rows, found, (11.0, 11.0), [], net, "It was made in haste.")
     assert text.count("**fails**") == sum(bool(row.bar) for row in rows) - 1
     assert "| induction | **fail** | no head |" in text
+    assert f"Below its bar: {', '.join(row.name for row in rows if row.bar and not row.holds)}." in text
+    assert "Mechanisms not found: induction." in text
+    assert "2 layers, 2 heads, width 16" in text
+    assert text.endswith("It was made in haste.\n")
 
 
 def test_a_model_that_knows_nothing_needs_as_many_bits_as_choosing_blindly(net: Any) -> None:

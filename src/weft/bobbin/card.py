@@ -1,7 +1,7 @@
 """What a trained bobbin can do and how: `python -m weft.bobbin.card FOLDER/model` prints it and writes FOLDER/model/README.md.
 
 Accuracies are the tasks' own, on held-out samples; a row says whether its bar is reached. The log of training, if it lies
-beside the folder, gives the curve.
+beside the folder, gives the curve, and notes.md there is put at the end.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from weft.bobbin import corpus, measure, read, screen, tokenizer
 from weft.bobbin.forward import forward
 
 CURVE = ("functions", "facts", "select_one", "translation", "copying", "belief", "belief_crossed", "visibility")
+WEAK = 0.6
+"""What is right less often is named among the limits, bar or not."""
 
 
 class Row(NamedTuple):
@@ -79,14 +81,32 @@ def bits(net: Any, words: Any, seed: int = 987_654, rows: int = 128) -> tuple[fl
 
 
 def card(
-    rows: Sequence[Row], found: Mapping[str, screen.Finding], bit: tuple[float, float], log: Sequence[Mapping]
+    rows: Sequence[Row],
+    found: Mapping[str, screen.Finding],
+    bit: tuple[float, float],
+    log: Sequence[Mapping[str, float]],
+    net: Any,
+    notes: str = "",
 ) -> str:
-    """The card, in Markdown."""
+    """The card, in Markdown; `notes` says what else is to be known about these weights."""
+    size, count = net.config, sum(each.numel() for each in net.parameters())
     lines = [
         "# bobbin", "",
-        "A Llama of 1.6 million parameters (8 layers, 8 heads, width 128), trained on `weft.tasks` from scratch: it knows",
-        "no other text. Its vocabulary of 2020 pieces cuts most words into two or three tokens. Made by",
-        "`python -m weft.bobbin.train`; what follows was measured by `python -m weft.bobbin.card`.", "",
+        f"A Llama of {count / 1e6:.2f} million parameters ({size.num_hidden_layers} layers, {size.num_attention_heads} heads, "
+        f"width {size.hidden_size}), trained on `weft.tasks` from scratch:",
+        f"it knows no other text. Its vocabulary of {size.vocab_size} pieces cuts most words into two or three tokens.",
+        "Made by `python -m weft.bobbin.train`; what follows was measured by `python -m weft.bobbin.card`.", "",
+        *_accuracy(rows),
+        f"New texts of the mixture: {bit[0]:.2f} bits a token, {bit[1]:.3f} where what stands before decides.", "",
+        "## Mechanisms, by plain hooks", "", "| what | | found |", "|---|---|---|",
+        *(f"| {name} | {'pass' if each.passed else '**fail**'} | {each.says} |" for name, each in found.items()),
+        "", *_limits(rows, found), *_curve(log), *notes.splitlines(),
+    ]  # fmt: skip
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _accuracy(rows: Sequence[Row]) -> list[str]:
+    lines = [
         "## Accuracy on held-out samples", "",
         "| what | accuracy | 19 times in 20 | chance | measure | bar | |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -96,26 +116,32 @@ def card(
         lines.append(
             f"| {row.name} | {row.value:.3f} | {spread} | {row.chance:.2f} | {row.measure} | {row.bar} | {verdict} |"
         )
-    lines += [
-        "",
-        f"New texts of the mixture: {bit[0]:.2f} bits a token, {bit[1]:.3f} where what stands before decides.",
-        "",
-    ]
-    lines += ["## Mechanisms, by plain hooks", "", "| what | | found |", "|---|---|---|"]
-    lines += [f"| {name} | {'pass' if each.passed else '**fail**'} | {each.says} |" for name, each in found.items()]
-    if log:
-        lines += [
-            "",
-            "## While it learned",
-            "",
-            f"| step | loss | {' | '.join(CURVE)} |",
-            "|---" * (len(CURVE) + 2) + "|",
-        ]
-        for entry in log[:: max(1, len(log) // 12)]:
-            lines.append(
-                f"| {entry['step']:.0f} | {entry['loss']:.2f} | " + " | ".join(f"{entry[n]:.2f}" for n in CURVE) + " |"
-            )
-    return "\n".join(lines) + "\n"
+    return [*lines, ""]
+
+
+def _limits(rows: Sequence[Row], found: Mapping[str, screen.Finding]) -> list[str]:
+    """What not to use it for."""
+    failed = [row.name for row in rows if not row.holds]
+    weak = [row.name for row in rows if not row.bar and row.value < max(WEAK, 2 * row.chance)]
+    absent = [name for name, each in found.items() if not each.passed]
+    return [
+        "## Known limits", "",
+        f"* Below its bar: {', '.join(failed) or 'nothing'}.",
+        f"* Without a bar, and right in less than {WEAK:.0%} of cases or twice chance: {', '.join(weak) or 'nothing'}.",
+        f"* Mechanisms not found: {', '.join(absent) or 'none'}. Where accuracy holds and the mechanism is not found, "
+        "the task is done in some other way.",
+        "* It has seen texts of 128 tokens at most, and nothing but the words and the sentences of the tasks.", "",
+    ]  # fmt: skip
+
+
+def _curve(log: Sequence[Mapping[str, float]]) -> list[str]:
+    if not log:
+        return []
+    lines = ["## While it learned", "", f"| step | loss | {' | '.join(CURVE)} |", "|---" * (len(CURVE) + 2) + "|"]
+    for entry in log[:: max(1, len(log) // 12)]:
+        values = " | ".join(f"{entry[name]:.2f}" for name in CURVE)
+        lines.append(f"| {entry['step']:.0f} | {entry['loss']:.2f} | {values} |")
+    return [*lines, ""]
 
 
 def main() -> None:
@@ -130,7 +156,10 @@ def main() -> None:
     log = given.folder.parent / "log.jsonl"
     entries = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     rows = accuracies(weft.load(net.eval(), tokenizer=loaded), given.n)
-    text = card(rows, screen.screen(net, words), bits(net, words), entries)
+    notes = given.folder.parent / "notes.md"
+    text = card(
+        rows, screen.screen(net, words), bits(net, words), entries, net, notes.read_text() if notes.exists() else ""
+    )
     (given.folder / "README.md").write_text(text)
     print(text)
 

@@ -112,15 +112,15 @@ def mixture(number: int = LATE) -> tuple[Source | RandomTokens, ...]:
     nouns = tasks.Facts(tables={name: tasks.own_tables()[name] for name in NOUNS})
     return (
         RandomTokens("random tokens", 140, least=3, most=40),
-        Source("facts", size(300, 320, 260), _of(tasks.Facts())),
-        Source("noun facts", size(900, 650, 350), _of(nouns)),
+        Source("facts", size(300, 320, 180), _of(tasks.Facts())),
+        Source("noun facts", size(900, 650, 200), _of(nouns)),
         Source("functions", size(200, 220, 260), _any(_functions)),
         Source("noun functions", size(220, 260, 200), _any(_noun_functions)),
-        Source("select one", size(200, 300), _any(_select_one, 4), 2.0),
+        Source("select one", size(200, 300, 520), _any(_select_one, 4), 2.0),
         Source("select first or last", size(0, 100), _any(_select_ordered, 4), 2.0),
         Source("count and exists", size(0, 80), _any(_counted, 3), 2.0),
         Source("lists asked in short", size(200, 200), _in_short),
-        Source("translation", size(280, 360, 700), _any(_translation)),
+        Source("translation", size(280, 360, 420), _any(_translation)),
         Source("verbatim", size(60, 40), _of(tasks.VerbatimLists())),
         Source("repeated words", size(60, 40), _of(tasks.RepeatedTokens())),
         Source("repeated words of all kinds", size(60, 40), _any(_repeated)),
@@ -128,7 +128,7 @@ def mixture(number: int = LATE) -> tuple[Source | RandomTokens, ...]:
         Source("belief crossed", size(60, 180, 120), _any(_crossed, 3), 2.0),
         Source("visibility", size(0, 60), _any(_seen, 4), 2.0),
         Source("stories told again", size(100, 100), _retold),
-        Source("stories asked in short", size(0, 0, 240), _story_in_short, 2.0),
+        Source("stories asked in short", size(0, 0, 300), _story_in_short, 2.0),
         Source("binding", size(100, 80), _any(_bound, 4)),
         Source("ioi", size(60, 60), _of(tasks.IndirectObject(split="train"))),
         Source("greater than", size(0, 20), _of(tasks.GreaterThan())),
@@ -162,7 +162,7 @@ def _seen(rng: random.Random) -> tasks.Task:
 
 
 def _select_one(rng: random.Random) -> tasks.Task:
-    language = rng.choice((ENGLISH,) * 6 + LANGUAGES)
+    language = rng.choice((ENGLISH,) * 9 + LANGUAGES)
     first = rng.random() < 0.15
     return tasks.SelectOne(
         split="train", distractors=rng.randint(2, 7), question_first=first, categories=KINDS[language]
