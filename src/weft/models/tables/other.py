@@ -12,7 +12,7 @@ from weft.models.family import Family
 NO_MODULE = "-"
 _NOT_THERE = (
     "q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "head_out", "attn_out", "resid_mid", "mlp_pre", "mlp_post",
-    "mlp_out",
+    "mlp_out", "router_logits", "expert_weights", "expert_out",
 )  # fmt: skip
 
 
