@@ -10,6 +10,8 @@ from __future__ import annotations
 # Imported here and not when asked for: a module's own import would otherwise put the module where the function is looked for.
 from weft.methods.activation_patching import Patching, activation_patching
 from weft.methods.files import load
+from weft.methods.function_vector import FunctionVector, function_vector
+from weft.methods.functions.steering import Steering
 from weft.methods.result import Result
 
-__all__ = ["Patching", "Result", "activation_patching", "load"]
+__all__ = ["FunctionVector", "Patching", "Result", "Steering", "activation_patching", "function_vector", "load"]

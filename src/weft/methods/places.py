@@ -80,6 +80,7 @@ def answer_ids(model: Any, prompts: Sequence[str], answers: Sequence[str]) -> to
     """
     if model.tokens is None:
         raise weft.errors.TokenError("answers are texts and this model has no tokenizer; give a metric on the logits")
+    unknown = model.tokens.data.get("unk_token")
     ids = []
     for prompt, answer in zip(prompts, answers, strict=True):
         before = model.tokens.encode([prompt]).ids[0].tolist()
@@ -89,7 +90,12 @@ def answer_ids(model: Any, prompts: Sequence[str], answers: Sequence[str]) -> to
                 f"the tokens of {prompt[-20:]!r} change when {answer!r} follows, so the answer has no first token of its own; "
                 "let the prompt end before a space and the answer begin with it"
             )
-        ids.append(both[len(before)])
+        token = both[len(before)]
+        if unknown and model.tokens.decode([token]) == unknown:
+            raise weft.errors.TokenError(
+                f"this model's tokenizer has no token for how {answer!r} begins (it gives {unknown}): the model cannot say it"
+            )
+        ids.append(token)
     return torch.tensor(ids)
 
 

@@ -1,0 +1,205 @@
+"""Function vectors: the few heads that carry a demonstrated function, and the direction that they write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import weft
+from weft.methods.functions.effects import Head, indirect_effects, means, ranked
+from weft.methods.functions.evaluate import Choice, choose, controlled, tested
+from weft.methods.functions.further import read_out, reconstruct, template_gain
+from weft.methods.functions.prompts import FORM, Examples, Form
+from weft.methods.functions.steering import Steering
+from weft.methods.result import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionVector(Result):
+    """What `function_vector` found. `result.steering` is the vector with its layer; `result.steer(model)` puts it in.
+
+    "aie" [layer, head] and "indirect_effect" [layer, head, prompt] · "heads" [rank, which], the heads summed ·
+    "vector" [d_model] · "mean_z" [layer, head, d_head] · "search" [heads, layer], accuracy on the queries that size and
+    layer were chosen by · "curve" and "probability" [vector, layer] with the vector and each control added after each layer,
+    without examples · "accuracy" [condition, value]: value, low, high (19 times in 20), n · "templates" [template, value],
+    the gain in other forms · "vocabulary" [rank] and "vocabulary_probability": what the unembedding reads in the vector.
+    """
+
+    method: str = "function_vector"
+    layer: int
+    name: str = ""
+
+    @property
+    def heads(self) -> list[Head]:
+        """(layer, head) of the heads summed, the strongest first."""
+        return [(int(layer), int(head)) for layer, head in self["heads"].values]
+
+    @property
+    def steering(self) -> Steering:
+        """The vector, to be added to others of its kind, tried on other pairs, or put into a model."""
+        if "vector" not in self.arrays:
+            raise weft.errors.ProgramError(f"there is no vector yet: this search was stopped {self.stopped}")
+        return Steering(torch.tensor(self["vector"].values), self.layer, self.name, tuple(self.settings["form"]))
+
+    def steer(self, model: Any, scale: float = 1.0, layer: int | None = None) -> Any:
+        """A model whose every run, and every step of a generation, has the vector at its last token."""
+        steering = self.steering
+        return (steering if layer is None else steering.at(layer)).steer(model, scale)
+
+    def __add__(self, other: FunctionVector) -> Steering:
+        return self.steering + other.steering
+
+    def __sub__(self, other: FunctionVector) -> Steering:
+        return self.steering - other.steering
+
+    def plot(self, name: str | None = None, **options: Any) -> Any:
+        from weft.plot import lines
+
+        if name not in ("curve", "probability"):
+            return super().plot(name, **options)
+        levels = {"without a vector": float(self["accuracy"].sel(condition="zero-shot", value="value"))}
+        return lines(self[name], title=self.title(name), levels=levels if name == "curve" else None, **options)
+
+
+def function_vector(
+    model: Any,
+    task: Mapping[str, str] | str,
+    *,
+    shots: int = 10,
+    n_heads: int | str = "auto",
+    heads: Sequence[Head] | None = None,
+    layer: int | str = "sweep",
+    form: Form = FORM,
+    templates: Sequence[Form] = (),
+    n_means: int = 100,
+    n_effects: int = 25,
+    held_out: float = 0.3,
+    controls: int = 5,
+    vocabulary: int = 10,
+    rebuild: int = 0,
+    seed: int = 0,
+    progress: bool = True,
+    plan: str = "auto",
+) -> FunctionVector:
+    """The direction that makes the model apply a function, without an example of it; and the heads that carry it.
+
+        found = weft.methods.function_vector(model, "capital")           # or your own {"France": "Paris", …}
+        found.plot(), found.plot("curve"), found["accuracy"], found.heads
+        with found.steer(model).session() as s:
+            g = s.generate("Q: France\\nA:", max_new_tokens=3)
+
+    `task`: pairs of words, or the name of one of weft's relations. `shots` examples a prompt, each written opening +
+    input + middle + " " + output + closing (`form`). `n_heads`: how many heads are summed; "auto" takes the number, up
+    to 15 % of all, that does best on the queries kept for that, as does layer="sweep". `heads`: these and no search.
+    `held_out`: the share of pairs that is asked about and never shown, half of it only at the end. `templates`: other forms
+    to try the vector in. `controls`: how often each random control is drawn. `rebuild`: steps of training a vector that
+    unembeds to the same likeliest tokens (0: not done; 100 is enough).
+
+    Paper: Todd et al., ICLR 2024 (arXiv 2310.15213), sections 2 and 3, in four steps.
+    1. z̄[l,h]: each head's mean output at the last token of `n_means` prompts that the model answers rightly.
+    2. AIE[l,h]: mean over `n_effects` prompts whose outputs are shuffled of P(y | z[l,h] := z̄[l,h]) − P(y).
+    3. v = Σ W_O^h z̄[l,h] over the heads with the largest AIE; by query head, and without the projection's bias.
+    4. resid_post[l] += v at the last token, of queries without examples and of shuffled ones. Only queries that the model
+       answers with examples are asked.
+    Controls: as many random heads, random vectors of v's length, and no vector. An answer is right if its first token is
+    the likeliest of all.
+
+    It misleads where answers share first tokens (then a language or a letter is found, not a function); where words give
+    the function away (zero-shot accuracy is high without v); where shuffled examples often stay right (few outputs); and
+    where a vector just makes some outputs likelier whatever the input: see the rebuilt vector, and ask of it pairs that
+    were never shown. In families with a norm after attention, v is what the heads write before that norm.
+    """
+    pairs, name = _pairs(task)
+    examples = Examples.of(model, pairs, shots, seed, held_out, form)
+    known = means(model, examples.few_shot("valid", n_means), plan)
+    effects = indirect_effects(model, examples.few_shot("valid", n_effects, shuffled=True), known.z, plan, progress)
+    work = _Work(_found(effects.values, known.z), [known.record, *effects.records], effects.stopped)
+    if not work.stopped:
+        order: list[Head] = [(i, h) for i, h in heads] if heads is not None else ranked(effects.values.mean(-1))
+        count = n_heads if heads is None else len(order)
+        choice = choose(model, examples, known.z, order, count, layer, plan, progress)
+        work.add(_chosen(choice), choice.records, choice.stopped, choice.layer)
+        if not work.stopped:
+            others = controlled(model, known.z, choice, controls, seed, plan)
+            work.add(*tested(model, examples, choice, others, plan, progress))
+        if not work.stopped:
+            work.add(read_out(model, choice.vector, vocabulary))
+            work.add(template_gain(model, examples, choice, templates, plan))
+            work.add(reconstruct(model, examples, choice, rebuild, seed, plan))
+    return FunctionVector(
+        model=model.card.name,
+        mediator="heads: z at the last token; a direction of resid_post",
+        search="exhaustive over heads, by average indirect effect" if heads is None else "heads given",
+        intervention="mean output put in (heads); vector added at the last token (stream)",
+        metric="P(first token of the answer); accuracy of the likeliest token",
+        control=f"no vector; as many random heads and random vectors of the same length, {controls} draws each",
+        seeds=(seed,),
+        settings={
+            "shots": shots, "n_heads": n_heads, "form": form, "n_means": n_means, "n_effects": n_effects,
+            "held_out": held_out, "right_with_examples": int(known.right.sum()), "of": len(known.right),
+            "before": float(effects.before.mean()),
+        },
+        stopped=work.stopped,
+        arrays=work.arrays,
+        records=tuple(work.records),
+        layer=work.layer,
+        name=name,
+    )  # fmt: skip
+
+
+@dataclass
+class _Work:
+    """What there is so far."""
+
+    arrays: dict[str, xr.DataArray]
+    records: list[Any]
+    stopped: str
+    layer: int = -1
+
+    def add(
+        self, arrays: dict[str, xr.DataArray], records: Sequence[Any] = (), stopped: str = "", layer: int | None = None
+    ) -> None:
+        self.arrays |= arrays
+        self.records += records
+        self.stopped = stopped
+        self.layer = self.layer if layer is None else layer
+
+
+def _pairs(task: Any) -> tuple[dict[str, str], str]:
+    if isinstance(task, str):
+        from weft.tasks.words.relations import RELATIONS
+
+        if task not in RELATIONS:
+            raise weft.errors.ProgramError(
+                f"no relation is called {task!r}; there are {', '.join(RELATIONS)}; or give pairs: {{'France': 'Paris', …}}"
+            )
+        return dict(RELATIONS[task].pairs), task
+    if not isinstance(task, Mapping) or not all(isinstance(word, str) for pair in task.items() for word in pair):
+        raise weft.errors.ProgramError(
+            f"task is pairs of words, {{'France': 'Paris', …}}, or a relation's name, not {type(task).__name__}"
+        )
+    return {x: y.strip() for x, y in task.items()}, "function"
+
+
+def _found(effects: torch.Tensor, z: torch.Tensor) -> dict[str, xr.DataArray]:
+    aie = effects.mean(-1)
+    coords = {"layer": range(aie.shape[0]), "head": range(aie.shape[1])}
+    return {
+        "aie": xr.DataArray(aie.numpy(), dims=("layer", "head"), coords=coords),
+        "indirect_effect": xr.DataArray(effects.numpy(), dims=("layer", "head", "prompt"), coords=coords),
+        "mean_z": xr.DataArray(z.float().numpy(), dims=("layer", "head", "d_head"), coords=coords),
+    }
+
+
+def _chosen(choice: Choice) -> dict[str, xr.DataArray]:
+    which = {"which": ["layer", "head"]}
+    return {
+        "heads": xr.DataArray(np.array(choice.heads), dims=("rank", "which"), coords=which),
+        "vector": xr.DataArray(choice.vector.float().numpy(), dims=("d_model",)),
+        "search": choice.search,
+    }

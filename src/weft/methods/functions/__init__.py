@@ -1,0 +1,1 @@
+"""The parts of `function_vector`: prompts of examples, effects of heads, what a vector does, steering."""
