@@ -102,4 +102,12 @@ OTHERS: dict[str, Kind] = {
     }, eps="norm_eps"),
 }  # fmt: skip
 """Those in which it is otherwise: in some layers or for some of queries, keys, values and their mixes."""
-ROWS.update({**EXPERTS, **OTHERS})
+NOT_ADDED: dict[str, Kind] = {
+    "minimax": Kind("MiniMaxConfig", "MiniMaxForCausalLM", {
+        **_LOCAL, **GROUPED, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "block_size": 4,
+        "full_attn_alpha_factor": 1.3, "full_attn_beta_factor": 0.6, "linear_attn_alpha_factor": 0.8,
+        "linear_attn_beta_factor": 1.4, "mlp_alpha_factor": 0.9, "mlp_beta_factor": 1.2,
+    }),
+}  # fmt: skip
+"""One whose stream goes on as a norm's output."""
+ROWS.update({**EXPERTS, **OTHERS, **NOT_ADDED})

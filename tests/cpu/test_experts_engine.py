@@ -71,7 +71,7 @@ def test_each_step_of_a_generation_has_its_router():
 
 @pytest.mark.parametrize(("kind", "plan"), [
     *((kind, "planned") for kind in ("mixtral", "deepseek_v3", "deepseek_v2", "afmoe", "minimax_m2")),
-    *((kind, "reference") for kind in ("qwen3_next", "lfm2_moe", "llama4_text")),
+    *((kind, "reference") for kind in ("qwen3_next", "lfm2_moe", "llama4_text", "minimax")),
 ])  # fmt: skip
 def test_what_is_generated_is_what_the_model_gives_next(kind, plan):
     plain, ids = build(kind, seed=3), torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])

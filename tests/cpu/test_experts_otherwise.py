@@ -13,6 +13,7 @@ from test_families_equations import (  # noqa: F401
     test_the_configuration_makes_heads_keys_and_layers_differ,
 )
 from test_families_equations import test_head_out_is_the_projection_of_that_head_alone as head_alone
+from tests.cpu import naive_experts as naive
 
 from weft.errors import SiteError
 from weft.models.names import resolve
@@ -116,3 +117,20 @@ def test_layers_of_other_kinds_have_what_they_add_and_no_heads(name, mixer):
         for site in ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "head_out"):
             assert f"{mixer} mixes positions instead" in s.loaded.card.absent[f"{site}[{layer}]"]
     assert s["pattern", LAYER].shape == (len(IDS), 4, POS, POS)
+
+
+def test_where_nothing_is_added_to_the_stream_as_it_was_no_site_says_so():
+    """MiniMax: norm, then that times a factor and what the sublayer gives times another, twice."""
+    s, config = seen("minimax"), seen("minimax").config
+    start = normed(s, LAYER, "input_layernorm", before(s, LAYER))
+    attention = s.raw(LAYER, "self_attn.o_proj")
+    assert same(s["resid_mid", LAYER], 1.3 * start + 0.6 * attention)
+    between = normed(s, LAYER, "post_attention_layernorm", s["resid_mid", LAYER])
+    block = s.loaded.module.model.layers[LAYER].mlp
+    weights = naive.weights("minimax", s["router_logits", LAYER], config, block.gate)
+    assert same(s["expert_weights", LAYER], weights)
+    outs = naive.outs("minimax", between, weights, block.experts).sum(2)
+    assert same(s["resid_post", LAYER], 0.9 * between + 1.2 * outs)
+    for site in ("attn_out", "mlp_out", "head_out", "expert_out"):
+        assert "nothing is added to the stream as it was" in s.loaded.card.absent[site]
+    assert "self_attn mixes positions instead" in s.loaded.card.absent["pattern[0]"]

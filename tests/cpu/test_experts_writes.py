@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from experts_zoo import EXPERTS, OTHERS
+from experts_zoo import EXPERTS, NOT_ADDED, OTHERS
 from family_equations import IDS
 from family_zoo import ROWS, loaded
 from test_families_writes import run as run_on
@@ -63,6 +63,13 @@ def test_steps_with_a_cache(name):
     for site in wanted:
         rows = whole[site][:, :, 5:] if site.name in ("scores", "pattern") else whole[site][:, 5:]
         assert torch.allclose(found[site].nan_to_num(neginf=0.0), rows.nan_to_num(neginf=0.0), atol=1e-4), site
+
+
+def test_what_is_written_where_nothing_is_added_moves_the_logits():
+    (name,) = NOT_ADDED
+    test_every_standard_site_when_written_moves_the_logits(name)
+    test_a_site_written_with_its_own_value_changes_nothing(name)
+    test_raw_modules_equal_plain_hooks(name)
 
 
 @pytest.mark.parametrize("written", ["v", "k_rot"])
