@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
 
+import weft
 from weft.tasks.batch import Batch, Prompts, Text, write
 from weft.tasks.causal import CausalModel, Inputs, Variable
 from weft.tasks.task import Pair, Swap, Task
@@ -33,10 +34,23 @@ class Filtering(Task):
     decided: ClassVar[
         tuple[Variable, ...]
     ]  # how the answer follows from `flags`: of each word, whether it is of the kind
+    least: ClassVar[int] = 6  # words of a category that a pair may take
     distractors: int = 4
     question_first: bool = False
     categories: Mapping[str, Sequence[str]] = field(default_factory=lambda: CATEGORIES)
     question: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.question is not None and self.question.count("{}") != 1:
+            raise weft.errors.ProgramError(
+                f"the question {self.question!r} needs one {{}} where the category goes: {self.ask!r}"
+            )
+        short = [f"{name!r} has {len(own)} words" for name, own in self.categories.items() if len(own) < self.least]
+        if short or len(self.categories) < self.distractors + 1:
+            raise weft.errors.ProgramError(
+                f"{self.name} with {self.distractors} distractors needs {self.distractors + 1} categories of {self.least} "
+                f"words or more; {short[0] if short else f'there are {len(self.categories)}'}: give more, or fewer distractors"
+            )
 
     @abstractmethod
     def counts(self, rng: random.Random) -> tuple[int, int]:
@@ -125,6 +139,7 @@ def _picked(index: Variable) -> tuple[Variable, ...]:
 class SelectOne(Filtering):
     """The one word of the category."""
 
+    least: ClassVar[int] = 2
     name: ClassVar[str] = "select_one"
     ask: ClassVar[str] = "Which of these is a kind of {}?"
     decided: ClassVar[tuple[Variable, ...]] = _picked(Variable("index", ("flags",), lambda flags: flags.index(True)))
@@ -178,6 +193,7 @@ class Count(Filtering):
 class Exists(Filtering):
     """Whether any word is of the category; half the answers are yes."""
 
+    least: ClassVar[int] = 2
     name: ClassVar[str] = "exists"
     ask: ClassVar[str] = "Is any of these a kind of {}?"
     decided: ClassVar[tuple[Variable, ...]] = (
