@@ -10,8 +10,13 @@ from __future__ import annotations
 # Imported here and not when asked for: a module's own import would otherwise put the module where the function is looked for.
 from weft.methods.activation_patching import Patching, activation_patching
 from weft.methods.files import load
+from weft.methods.filter_heads import FilterHeads, filter_heads
+from weft.methods.filtering.predicate import Predicate
 from weft.methods.function_vector import FunctionVector, function_vector
 from weft.methods.functions.steering import Steering
 from weft.methods.result import Result
 
-__all__ = ["FunctionVector", "Patching", "Result", "Steering", "activation_patching", "function_vector", "load"]
+__all__ = [
+    "FilterHeads", "FunctionVector", "Patching", "Predicate", "Result", "Steering", "activation_patching", "filter_heads",
+    "function_vector", "load",
+]  # fmt: skip
