@@ -11,9 +11,10 @@ import weft
 from weft import tasks
 from weft.errors import TokenError
 from weft.methods.filtering.bench import Bench
-from weft.methods.filtering.effects import effects
-from weft.methods.filtering.pairs import Pairs, chosen
-from weft.methods.filtering.patch import queries
+from weft.methods.filtering.effects import effects, every_head
+from weft.methods.filtering.mask import Training, learn_mask
+from weft.methods.filtering.pairs import Pairs, chosen, paired
+from weft.methods.filtering.patch import patched, queries
 from weft.methods.filtering.sheet import Sheet, sheet
 from weft.planted.predicates import CATEGORIES
 
@@ -95,3 +96,24 @@ def test_a_set_of_no_heads_leaves_every_answer() -> None:
     pairs = Pairs(task, batch, dst, dst.index(batch.expected), dst.index(batch.answers), 3)
     found = effects(Bench(model()), pairs, {"none": []}, [-1])["none"]
     assert not found.right.any() and found.delta == 0
+
+
+@pytest.mark.parametrize("mode", ["first_token", "answer"])
+@pytest.mark.parametrize("at", [(-1,), (-2, "question_mark")])
+def test_the_masks_first_loss_is_that_of_patching_every_head(mode: str, at: tuple[int | str, ...]) -> None:
+    words = {name: (own[0], f"{own[1]} {own[2]}", f"{own[3]} {own[4]} {own[5]}") for name, own in CATEGORIES.items()}
+    task = tasks.SelectOne(categories=words, question="Which among these objects mentioned above is a {}?")
+    pairs = paired(model(), task, task.sample(3, 0), mode, 3)
+    learned = learn_mask(Bench(model()), pairs, at, Training(1, 3, 0.02))
+    heads = every_head(model())
+    with model().session() as s:
+        base = s.run(pairs.dst.texts)
+        taken = queries(s, pairs.src, heads, at)
+        pairs.dst.scores(patched(base, pairs.dst, at, taken)).save("scores")
+    scores, rows = s.results["scores"], []
+    for row, own in enumerate(pairs.dst.words):
+        others = [float(scores[row, n]) for n in range(len(own)) if n != pairs.target[row]]
+        rows.append(-float(scores[row, pairs.target[row]]) + sum(others) / len(others))
+    weight = 0.02 * 5120 / len(heads)
+    assert float(learned.loss[0]) == pytest.approx(sum(rows) / 3 + weight * len(heads), abs=1e-3)
+    assert learned.mask.max() <= 1 and learned.mask.max() == pytest.approx(1 - 0.01 + 1e-4, abs=2e-4)
