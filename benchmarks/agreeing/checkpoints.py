@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,13 +49,17 @@ def prompts(vocabulary: int) -> torch.Tensor:
 
 def opened(folder: Path) -> torch.nn.Module:
     """The checkpoint by transformers, in float32, with eager attention where it has it."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
+    kind: Any = transformers.AutoModelForCausalLM
+    config = transformers.AutoConfig.from_pretrained(folder)
+    if type(config) not in kind._model_mapping:
+        kind = getattr(transformers, config.architectures[0])
     options = {"dtype": torch.float32}
     try:
-        module = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **options)
+        module = kind.from_pretrained(folder, attn_implementation="eager", **options)
     except ValueError:
-        module = AutoModelForCausalLM.from_pretrained(folder, **options)
+        module = kind.from_pretrained(folder, **options)
     if getattr(module.config, "_experts_implementation", None):
         module.config._experts_implementation = "eager"
     return module.eval()

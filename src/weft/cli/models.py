@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from weft.errors import NotFoundError
-from weft.models.described import Described, described, family_of, model_types
-from weft.models.families import BY_MODEL_TYPE, FAMILIES, STANDARD_SITES
-from weft.models.tables import ROWS
+from weft.models.described import BY_PATH, Described, described, model_types
+from weft.models.families import FAMILIES, STANDARD_SITES
+from weft.models.tables import ROWS, other
+from weft.models.tables.without import WITHOUT
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 _HEAD = """# Models
@@ -33,11 +34,12 @@ def list_families(as_json: bool) -> None:
     if as_json:
         print(json.dumps({name: list(family.model_types) for name, family in FAMILIES.items()}, indent=2))
         return
-    width = max(map(len, FAMILIES))
-    for name, family in FAMILIES.items():
+    families = {**FAMILIES, **{family.name: family for family in other.BY_TYPE.values()}}
+    width = max(map(len, families))
+    for name, family in families.items():
         print(f"{name:<{width}}  {', '.join(family.model_types)}")
     print(
-        f"\n{len(BY_MODEL_TYPE)} model types. weft models NAME shows the sites of one; others have their modules by path."
+        f"\n{len(model_types())} model types. weft models NAME shows the sites of one; others have their modules by path."
     )
 
 
@@ -66,9 +68,7 @@ def _found(name: str) -> Described:
         loaded = load(name, weights=False)
         kind = str(getattr(loaded.module.config, "model_type", "?"))
         return of_module(loaded.module, kind, loaded.family.name if loaded.family else "")
-    if name in BY_MODEL_TYPE or name not in FAMILIES:
-        return described(family_of(name) and name)
-    return described(FAMILIES[name].model_types[0])
+    return described(FAMILIES[name].model_types[0] if name in FAMILIES and name not in model_types() else name)
 
 
 def write_page() -> Path:
@@ -83,7 +83,7 @@ def write_page() -> Path:
 
 def mark() -> str:
     """What the tables say, as a few digits: the page has those of the tables it was written from."""
-    return hashlib.sha256(repr((ROWS, STANDARD_SITES)).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((ROWS, other.BY_TYPE, WITHOUT, STANDARD_SITES)).encode()).hexdigest()[:12]
 
 
 def page(found: Sequence[Described]) -> str:
@@ -94,7 +94,7 @@ def page(found: Sequence[Described]) -> str:
     lines += [row(each, reasons) for each in found]
     numbered = [f"{number}. {why[0].upper()}{why[1:]}." for why, number in reasons.items()]
     text = _HEAD.format(mark=mark()) + "\n".join(lines) + "\n\n## Why not\n\n" + "\n".join(numbered) + "\n"
-    return text + "\n" + _conditions()
+    return "\n".join((text, _conditions(), _others()))
 
 
 def row(found: Described, reasons: dict[str, int]) -> str:
@@ -121,12 +121,26 @@ def _conditions() -> str:
     lines += [
         f"* {', '.join(f'`{kind}`' for kind in family.model_types)}: "
         + ", ".join(f"`{name}` must be {_shown(value)}" for name, value in family.needs)
-        for family in FAMILIES.values()
+        for family in (*FAMILIES.values(), *{each.name: each for each in other.BY_TYPE.values()}.values())
         if family.needs
     ]
     parallel = [f"`{kind}` (`{family.parallel_if}`)" for family in FAMILIES.values() if family.parallel_if
                 for kind in family.model_types]  # fmt: skip
     lines += ["", f"Parallel blocks, and so no `resid_mid`, where the configuration says so: {', '.join(parallel)}."]
+    return "\n".join(lines) + "\n"
+
+
+def _others() -> str:
+    lines = [
+        "## By path alone",
+        "",
+        "Every module of these is read and written by its path, on the tensors that they take:",
+        "",
+    ]
+    lines += [f"* {kind}: {types}" for kind, types in BY_PATH.items()]
+    lines += ["", "Decoders that are not of the form that a table describes, and in what they differ:", ""]
+    for why in dict.fromkeys(WITHOUT.values()):
+        lines.append(f"* {', '.join(kind for kind, other_why in WITHOUT.items() if other_why == why)}: {why}")
     return "\n".join(lines) + "\n"
 
 

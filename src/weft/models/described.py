@@ -18,6 +18,8 @@ from torch import nn
 
 from weft.errors import ModelError, NotFoundError
 from weft.models.families import BY_MODEL_TYPE, FAMILIES, STANDARD_SITES, Family
+from weft.models.tables import other
+from weft.models.tables.without import WITHOUT
 
 _REPAIRS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 6, "topk_group": 1, "n_group": 1, "n_routed_experts": 64},
@@ -25,14 +27,28 @@ _REPAIRS: dict[str, dict[str, Any]] = {
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
     "ministral": {"head_dim": 128},
+    "rwkv": {"rescale_every": 0},
     "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8},
     "nemotron": {"head_dim": 128, "num_key_value_heads": 48},
 }
-"""What transformers' default configurations leave out, so that no model can be made from them as they are."""
+"""What transformers' default configurations leave out, so that no model can be made from them as they are; and what the
+tables do not hold for."""
 _AUTO = (
     "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForSeq2SeqLM", "AutoModelForImageTextToText",
     "AutoModelForImageClassification", "AutoModel",
 )  # fmt: skip
+
+
+BY_PATH: dict[str, str] = {
+    "encoders": "bert, roberta, distilbert, modernbert",
+    "encoder-decoders": "t5, bart",
+    "vision": "vit, clip, siglip",
+    "vision and language": "llava, qwen2_vl",
+}
+"""Kinds that are no decoders of tokens, with those types that weft's tests read and write by path."""
+
+_CLASSES = {"emu3_text_model": "Emu3ForCausalLM"}
+"""Models that transformers' automatic classes do not know by their configuration."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +71,19 @@ class Described:
 
 def model_types() -> list[str]:
     """The types that have a table, those of a family together, in the order of the tables."""
-    return [kind for family in FAMILIES.values() for kind in family.model_types]
+    return [*(kind for family in FAMILIES.values() for kind in family.model_types), *other.BY_TYPE]
 
 
 def family_of(model_type: str) -> Family:
     """The table of a type. NotFoundError with the nearest names."""
-    found = BY_MODEL_TYPE.get(model_type)
+    known = {**BY_MODEL_TYPE, **other.BY_TYPE}
+    found = known.get(model_type)
+    if found is None and model_type in WITHOUT:
+        raise NotFoundError(
+            f"weft has no table for model type {model_type!r}: {WITHOUT[model_type]}. It has its modules by path"
+        )
     if found is None:
-        near = difflib.get_close_matches(model_type, BY_MODEL_TYPE, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(model_type, known, n=3, cutoff=0.5)
         meant = f"; did you mean {', '.join(near)}?" if near else ""
         raise NotFoundError(f"weft has no table for model type {model_type!r}{meant} (weft models lists them)")
     return found
@@ -100,6 +121,8 @@ def default_model(model_type: str) -> nn.Module:
             auto: Any = getattr(transformers, name)
             if type(config) in auto._model_mapping:
                 return auto.from_config(config, dtype=torch.float32).eval()
+        if model_type in _CLASSES:
+            return getattr(transformers, _CLASSES[model_type])(config).eval()
     raise ModelError(f"transformers {transformers.__version__} has no model for {model_type!r}")
 
 
