@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
+import re
 import signal
 import sys
 from functools import cache
@@ -209,3 +211,29 @@ def test_bad_calls_are_told_the_right_one(what: str) -> None:
 def test_words_that_the_model_cannot_say_are_refused() -> None:
     with pytest.raises(weft.WeftError, match="no token for how"):
         function_vector(weft.load("induction"), "capital", shots=3, n_means=4)
+
+
+def test_the_page_says_what_the_code_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs/data-types/functions.md"
+    monkeypatch.chdir(tmp_path)
+    space: dict = {}
+    exec("".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)), space)
+    assert space["found"].heads == [(1, 1)] and space["g"].text == [" dog"]
+    assert space["grid"].direction == "denoising" and space["grid"]["effect"].dims == ("layer", "position")
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / link).exists()
+
+
+def test_the_example(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "examples/functions.py"
+    spec = importlib.util.spec_from_file_location("functions_example", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    third = example.run(model())
+    example.draw(third, tmp_path / "figures")
+    assert third.heads == [built("plain").truth.heads["function"]]
+    assert third["aie"].values[third.heads[0]] == pytest.approx(0.88, abs=0.05)  # as the page says
+    assert example.steered(model(), third, "red") == f" {FUNCTIONS['third']['red']}"
+    assert sorted(each.name for each in (tmp_path / "figures").iterdir()) == [
+        "functions-aie.png", "functions-curve.html", "functions.safetensors",
+    ]  # fmt: skip

@@ -94,7 +94,7 @@ class Heatmap:
         if columns <= WRITTEN_OUT:
             for (row, column), value in np.ndenumerate(self.array.values):
                 colour = "white" if abs(value) > 0.6 * self.limit else "black"
-                axes.text(column, row, number(value), ha="center", va="center", color=colour, fontsize=9)
+                axes.text(column, row, number(float(value)), ha="center", va="center", color=colour, fontsize=9)
         if self.mark is not None:
             row, column = self.mark
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=2))
@@ -117,7 +117,7 @@ class Heatmap:
         for label in tick_labels(self.array, 1):
             table.add_column(label, justify="right")
         for row, label in enumerate(tick_labels(self.array, 0)):
-            cells = [Text(f" {number(v)} ", style=_style(v / self.limit)) for v in self.array.values[row]]
+            cells = [Text(f" {number(float(v))} ", style=_style(float(v) / self.limit)) for v in self.array.values[row]]
             table.add_row(label, *cells)
         return table
 
