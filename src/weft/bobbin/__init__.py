@@ -1,10 +1,9 @@
-"""A small Llama that learns weft's tasks: its recipe, and how what it has learned is measured.
+"""A small Llama trained on weft's tasks: its weights, its recipe, and how what it has learned is measured.
 
-python -m weft.bobbin.train --out FOLDER               # train one; --resume goes on
+model = weft.load("bobbin")                            # the one in the package; its card is weights/README.md
+python -m weft.bobbin.train --out FOLDER               # train another; --resume goes on
 python -m weft.bobbin.card FOLDER/model                # measure it: accuracies, mechanisms
 model = weft.load("FOLDER/model")                      # a folder as the hub has them: any other tool loads it too
-
-No trained weights are in the package yet, since none has reached the bars. `weft.load("bobbin")` finds those in `weights/`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "weights"
-"""Where weights, configuration, tokenizer and card (README.md) go."""
+"""Weights, configuration, tokenizer and card (README.md)."""
 
 
 def read(folder: Path = FOLDER) -> tuple[Any, Any]:

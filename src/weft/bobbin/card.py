@@ -21,7 +21,7 @@ from weft.bobbin.forward import forward
 
 CURVE = ("functions", "facts", "select_one", "translation", "copying", "belief", "belief_crossed", "visibility")
 WEAK = 0.6
-"""What is right less often is named among the limits, bar or not."""
+"""What comes less far from chance to always right is named among the limits, bar or not."""
 
 
 class Row(NamedTuple):
@@ -122,12 +122,12 @@ def _accuracy(rows: Sequence[Row]) -> list[str]:
 def _limits(rows: Sequence[Row], found: Mapping[str, screen.Finding]) -> list[str]:
     """What not to use it for."""
     failed = [row.name for row in rows if not row.holds]
-    weak = [row.name for row in rows if not row.bar and row.value < max(WEAK, 2 * row.chance)]
+    weak = [row.name for row in rows if not row.bar and row.value < row.chance + WEAK * (1 - row.chance)]
     absent = [name for name, each in found.items() if not each.passed]
     return [
         "## Known limits", "",
         f"* Below its bar: {', '.join(failed) or 'nothing'}.",
-        f"* Without a bar, and right in less than {WEAK:.0%} of cases or twice chance: {', '.join(weak) or 'nothing'}.",
+        f"* Without a bar, and less than {WEAK:.0%} of the way from chance to always right: {', '.join(weak) or 'nothing'}.",
         f"* Mechanisms not found: {', '.join(absent) or 'none'}. Where accuracy holds and the mechanism is not found, "
         "the task is done in some other way.",
         "* It has seen texts of 128 tokens at most, and nothing but the words and the sentences of the tasks.", "",

@@ -154,9 +154,12 @@ def write(folder: Path, net: Any, words: Any) -> None:
     from transformers import PreTrainedTokenizerFast
 
     net.save_pretrained(folder, safe_serialization=True)
-    PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token=tokenizer.BOS, eos_token=tokenizer.EOS, unk_token=tokenizer.UNKNOWN
-    ).save_pretrained(folder)
+    names = {"bos_token": tokenizer.BOS, "eos_token": tokenizer.EOS, "unk_token": tokenizer.UNKNOWN}
+    longest = net.config.max_position_embeddings
+    PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=longest, **names).save_pretrained(folder)
+    config = folder / "tokenizer_config.json"
+    settings = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}  # older releases know it
+    config.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def main() -> None:
