@@ -38,7 +38,7 @@ def write(rows: list[Row], machine: dict[str, Any], folder: Path = DOCS) -> None
     folder.mkdir(exist_ok=True)
     _picture(rows, folder / "performance.png")
     repeats = min((row.repeats for row in rows), default=0)
-    sample = max((row.sample for row in rows), default=0)
+    sample = " or ".join(str(each) for each in sorted({row.sample for row in rows if row.sample}))
     parts = [
         OPENING.format(repeats=repeats),
         "![Ratios to weft's time, by task](performance.png)\n",
