@@ -85,7 +85,7 @@ def test_the_mover_whose_output_carries_it_too_has_nothing_of_it_in_its_query(va
     assert found(variant)["causality"].values[mover] == 0
 
 
-@pytest.mark.parametrize("variant", [pytest.param(n, marks=() if n == "plain" else pytest.mark.slow) for n in VARIANTS])
+@each_variant
 def test_the_mask_converges_to_the_filter(variant: str) -> None:
     result = found(variant, parts=("grid", "attention", "mask")) if variant != "plain" else whole()
     filter_head = built(variant).truth.heads["filter"]
@@ -166,6 +166,10 @@ def test_keys_agree_with_the_predicates_of_their_own_category() -> None:
 def test_a_union_is_the_sum_once_what_all_predicates_share_is_counted_once() -> None:
     rates = whole()["union"].sel(measure="rate")
     assert rates.sel(query="sum, centred") == 1
+    both = whole().combine("fruit", "tool", centred=True)
+    lists = (("owl", "tea", "saw", "lead"), ("plum", "tea", "owl", "lead"))
+    asked = task_of().prompts({"items": items, "category": "bird"} for items in lists)
+    assert whole().apply(loaded("plain"), asked, both) == (" saw", " plum")
     assert 0.25 <= rates.sel(query="one alone") <= 0.75  # right where the list has a word of its own category
 
 
@@ -176,6 +180,25 @@ def test_a_predicate_is_read_out_and_put_into_other_prompts() -> None:
         given = task_of().prompts(prompts)
         said = whole().apply(loaded("plain"), given, category)
         assert all(word.strip() in CATEGORIES[category] for word in said)
+
+
+def test_heads_of_ones_own_are_tested_without_a_mask() -> None:
+    truth = built("plain").truth
+    both = [truth.decoys["backup"], truth.heads["filter"]]
+    result = filter_heads(
+        loaded("plain"),
+        task_of(),
+        heads=both,
+        pairs=8,
+        parts=["mask", "sets", "necessity"],
+        random_sets=1,
+        progress=False,
+    )
+    assert result.heads == tuple(sorted(both)) and "mask" not in result.arrays
+    assert result["sets"].sel(set="given", measure="causality") == 1
+    accuracy = result["necessity"].sel(measure="accuracy")
+    assert accuracy.sel(set="none") == 1 == accuracy.sel(set="random")
+    assert accuracy.sel(set="given") < 0.3  # without its backup too, the filter is needed
 
 
 def test_the_transfer_to_the_same_task_is_whole() -> None:
@@ -205,6 +228,10 @@ def test_bad_calls_say_what_to_do() -> None:
         filter_heads(model, task_of(), parts=["grids"], pairs=4, train_pairs=4)
     with pytest.raises(ProgramError, match="the model answers all three prompts of a pair rightly in 0 of 64"):
         filter_heads(loaded("plain", True), task_of(False), train_pairs=8, progress=False)
+    with pytest.raises(ProgramError, match="no head L3H0: this model has layers 0 to 2"):
+        filter_heads(model, task_of(), heads=[(3, 0)])
+    with pytest.raises(ProgramError, match='necessity: it needs the part "mask"'):
+        filter_heads(model, task_of(), parts=["necessity"], pairs=4, progress=False)
     with pytest.raises(ProgramError, match="has 1 words"):
         filter_heads(model, {"fruit": ["apple"], "tool": ["saw", "drill"], "bird": ["owl", "crow"]})
     with pytest.raises(ProgramError, match=r"needs one \{\}"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from weft.methods.filtering.bench import Bench
 from weft.methods.filtering.mask import Training
 from weft.methods.filtering.pairs import mode_of, right_pairs
 from weft.methods.filtering.patch import Head
-from weft.methods.filtering.predicate import Predicate
+from weft.methods.filtering.predicate import Predicate, mean
 from weft.methods.filtering.sheet import Place
 from weft.methods.filtering.stages import PARTS, parts_of, run_parts
 from weft.methods.filtering.state import State
@@ -23,7 +23,7 @@ from weft.methods.result import Result
 
 @dataclass(frozen=True, kw_only=True)
 class FilterHeads(Result):
-    """What `filter_heads` found. `heads` are those the mask kept; each array says in its axes what it is of.
+    """What `filter_heads` found. `heads` are those the mask kept (or those given); arrays say in their axes what they are of.
 
     "causality", "delta" [layer, head]: every head's query patched alone. "mask", "attention" [layer, head]: the other two
     ways to find them. "sets" [set, measure]: the three found sets and random heads, on pairs that none was found on.
@@ -54,10 +54,11 @@ class FilterHeads(Result):
         vectors = torch.tensor(self["predicates"].sel(category=category).values)
         return Predicate(category, self.heads, vectors, self.at, self.scored)
 
-    def combine(self, *categories: str) -> Predicate:
-        """The union of categories: the sum of their predicates."""
+    def combine(self, *categories: str, centred: bool = False) -> Predicate:
+        """The union of categories: the sum of their predicates; `centred` counts what all categories share but once."""
         first, *others = [self.predicate(category) for category in categories]
-        return first.combine(*others)
+        known = self["predicates"].coords["category"].values.tolist()
+        return first.combine(*others, centre=mean([self.predicate(name) for name in known]) if centred else None)
 
     def apply(self, model: Any, prompts: Any, predicate: str | Predicate) -> tuple[str, ...]:
         """The option that the model chooses in each of a task's prompts with this predicate (or category) put in."""
@@ -69,6 +70,7 @@ def filter_heads(
     model: Any,
     task: Any,
     *,
+    heads: Sequence[Head] | None = None,
     pairs: int = 128,
     train_pairs: int = 512,
     epochs: int = 10,
@@ -102,7 +104,7 @@ def filter_heads(
     sets are then measured on `pairs` others, at `evaluate_at`, with queries averaged over copies of the source with its
     answer in every position. Places are counted from the prompt's end, or are roles of the task. `score`: "first_token"
     (pairs in whose lists two words begin alike are not used), "answer" (whole answers), or "auto", which takes the first
-    where it can; the result's `scored` says which.
+    where it can; the result's `scored` says which. `heads`: test these (layer, head) and learn no mask.
 
     Controls, on by default: as many random heads (`random_sets` draws); the same-answer control (a source that asks the
     prompt's own question of another list must change nothing); knock-out of attention against that of random heads; the
@@ -116,19 +118,30 @@ def filter_heads(
     though "causality" of "single" or "attention" is not; give a smaller `penalty`.
     """
     task, chosen = _task(task), parts_of(parts)
+    if model.tokens is None:
+        raise weft.errors.TokenError(
+            "filter_heads asks in words and this model has no tokenizer; give one to weft.load"
+        )
+    given = _heads(model, heads)
+    chosen = [part for part in chosen if part != "mask" or not given]
     bench = Bench(model, progress)
     mode = mode_of(bench, task, seed, score)
-    train = right_pairs(bench, task, train_pairs, seed, mode)
+    learns = not {"mask", "subspace"}.isdisjoint(chosen)
+    train = right_pairs(bench, task, train_pairs if learns else pairs, seed, mode)
     held = right_pairs(bench, task, pairs, seed + 1, mode)
     kin = _kin(task) if tasks is None else dict(tasks)
     how = Training(epochs, batch_size, penalty)
     state = State(
-        bench, task, mode, train, held, tuple(at), tuple(evaluate_at), how, keep, random_sets, kin, pairs, seed
-    )
+        bench, task, mode, train, held, tuple(at), tuple(evaluate_at), how, keep, random_sets, kin, pairs, seed,
+        heads=given, called="given" if given else "mask",
+    )  # fmt: skip
     run_parts(state, chosen)
+    if not state.arrays:
+        reasons = "; ".join(f"{part}: {reason}" for part, reason in state.left_out.items())
+        raise weft.errors.ProgramError(f"none of the parts asked for could be had: {reasons}")
     return FilterHeads(
         model=model.card.name, mediator="attention heads (their queries)",
-        search="learned mask (DCM); beside it each head alone, and attention to the answer",
+        search="heads given" if given else "learned mask (DCM); beside it each head alone, and attention to the answer",
         intervention=f"query patching at {', '.join(map(str, at))}, from a counterfactual to the prompt",
         metric=f"causality = 1[argmax over options = target]; delta = rise of the target's {_unit(mode)}",
         control="as many random heads; a source with the same answer; question-first lists",
@@ -157,9 +170,20 @@ def _task(task: Any) -> Any:
     return task
 
 
+def _heads(model: Any, heads: Sequence[Head] | None) -> list[Head]:
+    found = sorted({(int(layer), int(head)) for layer, head in heads or ()})
+    for layer, head in found:
+        if not (0 <= layer < model.n_layers and 0 <= head < model.n_heads):
+            raise weft.errors.ProgramError(
+                f"no head L{layer}H{head}: this model has layers 0 to {model.n_layers - 1} and heads 0 to {model.n_heads - 1}"
+            )
+    return found
+
+
 def _kin(task: Any) -> dict[str, Any]:
-    """The task, and the others about the same categories."""
-    found = {task.name: task}
+    """The task, the same with the question first (or last), and the others about the same categories."""
+    turned = f"{task.name}, {'list' if task.question_first else 'question'} first"
+    found = {task.name: task, turned: replace(task, question_first=not task.question_first)}
     for kind in (all_tasks.SelectOne, all_tasks.SelectFirst, all_tasks.SelectLast, all_tasks.Count, all_tasks.Exists):
         if kind.name not in found:
             found[kind.name] = kind(distractors=task.distractors, categories=task.categories, split=task.split)

@@ -38,23 +38,19 @@ def transfer(state: State) -> None:
     """The same heads' predicates, read from one task and put into another."""
     given: dict[str, dict[str, Predicate]] = {}
     into: dict[str, Pairs] = {}
+    bench, mode = state.bench, state.mode
     for name, task in state.kin.items():
+        if task == state.task:
+            into[name], given[name] = state.held, state.given
+            continue
         try:
-            into[name] = (
-                state.held
-                if task == state.task
-                else right_pairs(state.bench, task, state.pairs, state.seed + 1, state.mode)
-            )
+            into[name] = right_pairs(bench, task, state.pairs, state.seed + 1, mode)
         except weft.errors.ProgramError as error:
             state.left_out[f"transfer: {name}"] = str(error)
             continue
-        mine = task == state.task
-        given[name] = (
-            state.given if mine else predicates(state.bench, task, state.heads, state.at, state.mode, state.seed + 2)
-        )
+        given[name] = predicates(bench, task, state.heads, state.at, mode, state.seed + 2)
     rows = [
-        [_share(generalise.transfer(state.bench, given[source], into[target], state.mode)) for target in into]
-        for source in given
+        [_share(generalise.transfer(bench, given[source], into[target], mode)) for target in into] for source in given
     ]
     if rows:
         state.add("transfer", rows, "from", "to", **{"from": list(given), "to": list(into)})
@@ -66,8 +62,9 @@ def _share(right: Sequence[bool | None]) -> float:
 
 
 def probe(state: State) -> None:
-    if not isinstance(state.at[0], int):
-        state.left_out["probe"] = "it needs queries of the last token: at=(-1,)"
+    elsewhere = "" if state.at[0] == -1 else "keys are compared with queries of the last token: at=(-1,)"
+    if reason := state.bench.model.support("k") or elsewhere:
+        state.left_out["probe"] = reason
         return
     found, chance = generalise.probe(state.bench, state.task, state.given, state.pairs, state.seed + 3)
     rows = [rate_of(right.tolist(), chance) for right in found.values()]

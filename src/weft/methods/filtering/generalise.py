@@ -13,6 +13,7 @@ from weft.methods.filtering.bench import stacked
 from weft.methods.filtering.pairs import ROWS, chosen
 from weft.methods.filtering.patch import Head
 from weft.methods.filtering.predicate import Predicate, answered, mean
+from weft.methods.filtering.sheet import distinct
 
 if TYPE_CHECKING:
     from weft.methods.filtering.bench import Bench
@@ -48,7 +49,7 @@ def union(bench: Bench, task: Any, given: Mapping[str, Predicate], n: int, mode:
     A sum that only did what its first predicate does would be right in half the lists, as that one is.
     """
     draw = random.Random(f"union {seed}")
-    drawn = [_either(task, draw, sorted(given), number) for number in range(n)]
+    drawn = [_told_apart(bench, task, draw, sorted(given), number, mode) for number in range(n)]
     prompts = task.prompts(row for row, _, _ in drawn)
     wanted = [f" {row['wanted']}" for row, _, _ in drawn]
     middle = mean(list(given.values()))
@@ -59,6 +60,19 @@ def union(bench: Bench, task: Any, given: Mapping[str, Predicate], n: int, mode:
     )
     found = [answered(bench, prompts, each, mode) for each in ways]
     return Union(*(tuple(said == word for said, word in zip(each, wanted, strict=True)) for each in found))
+
+
+def _told_apart(
+    bench: Bench, task: Any, draw: random.Random, names: Sequence[str], number: int, mode: str
+) -> tuple[dict[str, Any], str, str]:
+    """A list whose words are scored apart: by first tokens, no two that begin alike."""
+    for _ in range(1000):
+        found = _either(task, draw, names, number)
+        if mode == "answer" or distinct(
+            bench.model, task.render(found[0]).prompt, [f" {word}" for word in found[0]["items"]]
+        ):
+            return found
+    raise weft.errors.ProgramError('hardly a list has words that all begin differently; ask for score="answer"')
 
 
 def _either(task: Any, draw: random.Random, names: Sequence[str], number: int) -> tuple[dict[str, Any], str, str]:

@@ -27,7 +27,7 @@ SOURCES = 10
 """Prompts that a predicate is the mean of."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predicate:
     """`vectors` [head, place, d_head]: what the queries of `heads` at the places `at` are set to."""
 

@@ -39,6 +39,8 @@ class State:
     pairs: int
     seed: int
     heads: list[Head] = field(default_factory=list)
+    called: str = "mask"
+    """What the set of these heads is called: "mask", or "given" if they are the caller's."""
     given: dict[str, Predicate] = field(default_factory=dict)
     arrays: dict[str, xr.DataArray] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)

@@ -20,7 +20,7 @@ def sets_of_heads(state: State) -> None:
     """The found sets against random ones, on pairs that none was found on."""
     bench = state.bench
     count = len(state.heads) or max(1, bench.model.n_layers * bench.model.n_heads * FEW // 1000)
-    sets: dict[Any, list[Head]] = {"mask": state.heads} if state.heads else {}
+    sets: dict[Any, list[Head]] = {state.called: state.heads} if state.heads else {}
     for name, array in (("attention", "attention"), ("single", "delta")):
         if array in state.arrays:
             sets[name] = localise.strongest(torch.tensor(state.arrays[array].values), count)
@@ -29,25 +29,20 @@ def sets_of_heads(state: State) -> None:
         return
     drawn = {("random", number): heads for number, heads in enumerate(state.others(next(iter(sets.values()))))}
     every = {**sets, **drawn}
-    with_copies, plain = (
-        measured.effects(
-            state.bench, state.held, every, state.evaluate_at, average=average, what="patching sets of heads"
-        )
+    averaged, plain = (
+        measured.effects(bench, state.held, every, state.evaluate_at, average=average, what="patching sets of heads")
         for average in (True, False)
     )
-    for found in (with_copies, plain):
-        if drawn:
+    sizes = {name: len(heads) for name, heads in sets.items()}
+    if drawn:
+        sizes["random"] = len(drawn["random", 0])
+        for found in (averaged, plain):
             found["random"] = measured.pooled([found[name] for name in drawn])
-    names = [*sets, *(["random"] if drawn else [])]
     rows = [
-        [
-            len(every.get(name, state.heads)),
-            *rate(with_copies[name].causality),
-            *rate(plain[name].causality),
-            with_copies[name].delta,
-        ]
-        for name in names
+        [size, *rate(averaged[name].causality), *rate(plain[name].causality), averaged[name].delta]
+        for name, size in sizes.items()
     ]
+    names = list(sizes)
     measures = ["heads", "causality", "low", "high", "one_source", "one_source_low", "one_source_high", "delta"]
     state.add("sets", rows, "set", "measure", set=names, measure=measures)
 
@@ -55,8 +50,8 @@ def sets_of_heads(state: State) -> None:
 def same_answer(state: State) -> None:
     """Sources that ask the prompt's own question: nothing has to change."""
     found = measured.effects(
-        state.bench, state.held, {"mask": state.heads}, state.evaluate_at, same=True, what="the same answer"
-    )["mask"]
+        state.bench, state.held, {"these": state.heads}, state.evaluate_at, same=True, what="the same answer"
+    )["these"]
     state.add("same_answer", [*rate(found.causality), found.delta], "measure", measure=[*RATE, "delta"])
 
 
@@ -65,10 +60,10 @@ def necessity(state: State) -> None:
         state.left_out["necessity"] = reason
         return
     drawn = {("random", number): heads for number, heads in enumerate(state.others(state.heads))}
-    found = localise.knocked_out(state.bench, state.held, {"none": [], "mask": state.heads, **drawn})
+    found = localise.knocked_out(state.bench, state.held, {"none": [], state.called: state.heads, **drawn})
     if drawn:
         found["random"] = measured.pooled([found[name] for name in drawn])
-    names = [name for name in ("none", "mask", "random") if name in found]
+    names = [name for name in ("none", state.called, "random") if name in found]
     rows = [rate(found[name].causality) for name in names]
     state.add("necessity", rows, "set", "measure", set=names, measure=["accuracy", "low", "high"])
 
@@ -82,7 +77,8 @@ def looks(state: State) -> None:
 
 
 def subspace(state: State) -> None:
-    if reason := check_weights(state.bench.model):
+    elsewhere = "" if state.at == (-1,) else "directions are learned of queries at the last token alone: at=(-1,)"
+    if reason := check_weights(state.bench.model) or elsewhere:
         state.left_out["subspace"] = reason
         return
     found = learn_subspace(state.bench, state.train, state.heads, state.how)
