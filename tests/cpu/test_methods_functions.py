@@ -143,7 +143,7 @@ def test_it_steers_every_step_of_a_generation() -> None:
 def test_vectors_are_added_up() -> None:
     """v(third) + v(next) − v(next) is v(third), and v(third) − v(third) is nothing; in the papers A→D + B→C − A→C."""
     third, following = found(), found(name="next")
-    composed = (third + following) - following.steering
+    composed = third + following - following
     assert composed.accuracy(model(), FUNCTIONS["third"]).value == 1
     assert following.steering.accuracy(model(), FUNCTIONS["third"]).value == 0
     assert composed.name == "function + function − function"
@@ -168,6 +168,9 @@ def test_figures() -> None:
     assert len(found().plot().data[0].z) == 3
     curve = found().plot("curve")
     assert [line.name for line in curve.data] == ["function vector", "random heads", "random vectors"]
+    bars = found().plot("accuracy").data[0]
+    assert list(bars.x)[1:3] == ["zero-shot", "zero-shot, function vector"] and list(bars.y)[2] == 1
+    assert bars.y[2] - bars.error_y.arrayminus[2] == pytest.approx(8 / (8 + 1.96**2))
 
 
 def test_ctrl_c_keeps_the_effects_that_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +214,39 @@ def test_bad_calls_are_told_the_right_one(what: str) -> None:
 def test_words_that_the_model_cannot_say_are_refused() -> None:
     with pytest.raises(weft.WeftError, match="no token for how"):
         function_vector(weft.load("induction"), "capital", shots=3, n_means=4)
+
+
+def test_heads_of_several_functions() -> None:
+    both = weft.methods.universal([found(), found(name="next")], 1)
+    assert both == [built("plain").truth.heads["function"]]
+    other = function_vector(model(), FUNCTIONS["second"], heads=both, **SETTING)
+    assert other["accuracy"].sel(condition="zero-shot, function vector", value="value") == 1
+    with pytest.raises(weft.WeftError, match="at least one function"):
+        weft.methods.universal([])
+
+
+def test_other_forms_are_those_that_the_model_has_words_for() -> None:
+    assert found(name="next")["templates"].condition.values.tolist() == [
+        "Q: …\nA:…\n", "Q: …\nA:…\n, function vector",
+    ]  # fmt: skip
+    assert found(name="next")["templates"].sel(value="value").values[1] == 1
+
+
+def test_queries_are_held_out_and_capped() -> None:
+    pairs = {f"w{i}": "cat" for i in range(20)}
+    parts = Examples.of(model(), pairs, 5, 0, 0.5, ("Q: ", "\nA:", "\n"), 4).parts
+    assert [len(parts[name]) for name in ("shown", "valid", "test")] == [10, 4, 4]
+    assert not set(parts["shown"]) & {*parts["valid"], *parts["test"]} and not set(parts["valid"]) & set(parts["test"])
+
+
+def test_shuffled_examples_keep_their_outputs_and_never_show_the_query() -> None:
+    asked = Examples.of(model(), FUNCTIONS["next"], 6, 0, 0, ("Q: ", "\nA:", "\n\n")).few_shot(
+        "valid", 8, shuffled=True
+    )
+    for text, query in zip(asked.texts, asked.queries, strict=True):
+        shown = re.findall(r"Q: (\w+)\nA: (\w+)", text)
+        assert len(shown) == 6 and query not in [x for x, _ in shown] and text.endswith(f"Q: {query}\nA:")
+        assert sorted(y for _, y in shown) == sorted(FUNCTIONS["next"][x] for x, _ in shown)
 
 
 def test_the_page_says_what_the_code_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

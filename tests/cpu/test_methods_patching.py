@@ -243,3 +243,60 @@ def test_answers_that_begin_alike_are_refused() -> None:
     model = weft.load("planted/induction")
     with pytest.raises(weft.WeftError, match="begin with the same token"):
         activation_patching(model, ["The cat is in"], ["The dog is in"], answers=[" Paris"], others=[" Paris"])
+
+
+def test_roles_are_found_on_both_sides_when_resampling_and_when_reading() -> None:
+    """The rows' roles stand where the rows' own prompts have them, whichever row's value is put in."""
+    from weft import tasks
+
+    model = weft.load("planted/induction")
+    batch = tasks.RepeatedTokens.for_model(model, length=4).sample(4, seed=3)
+    found = activation_patching(
+        model, batch, metric="log_prob", ablate="resample", site="resid_post", position=["end", "earlier"], layers=[2]
+    )
+    assert found["effect"].sel(layer=2, position="end") < -1
+    assert found["effect"].sel(layer=2, position="earlier").item() == pytest.approx(0, abs=0.01)
+    by_role = activation_patching(model, batch, metric="log_prob", read_at="end")
+    by_number = activation_patching(model, batch, metric="log_prob", read_at=-1)
+    assert near(by_role["patched"], by_number["patched"])
+
+
+def test_whole_sites_by_any_name() -> None:
+    model = weft.load(tiny_gpt2(seed=3))
+    plain = activation_patching(model, IDS, metric=metric, ablate="mean", position="all")
+    named = activation_patching(model, IDS, metric=metric, ablate="mean", position={"everywhere": "all"})
+    assert near(plain["effect"], named["effect"])
+
+
+def test_patterns_are_patched_by_the_token_that_looks() -> None:
+    plain = Plain(tiny_gpt2(seed=3, attention="eager"))
+    found = activation_patching(weft.load(plain.module), IDS, OTHER, metric, site="pattern", layers=[1])
+    keys = IDS.shape[1]
+    pattern, values = {}, {}
+    for name, ids in (("clean", IDS), ("corrupt", OTHER)):
+        with torch.no_grad():
+            pattern[name] = plain.module(ids, output_attentions=True).attentions[1][:, :, -1]
+        packed = plain.taken(plain.q(1), ids)
+        values[name] = packed[..., -plain.n_heads * plain.d_head :].unflatten(-1, (plain.n_heads, plain.d_head))
+    for head in range(plain.n_heads):
+        z = torch.einsum("bk,bkd->bd", pattern["clean"][:, head, :keys], values["corrupt"][:, :, head])
+        expected = metric(plain.logits(OTHER, [z_with(plain, 1, head, -1, z)])[:, -1])
+        assert near(found["patched"].sel(layer=1, head=head), expected)
+
+
+def test_half_precision_gives_numbers_too() -> None:
+    module = tiny_gpt2(seed=1).to(torch.bfloat16)
+    found = activation_patching(weft.load(module), IDS, OTHER, "log_prob", answers=3)
+    assert found["patched"].dtype == np.float32 and np.isfinite(found["patched"]).all()
+    expected = torch.log_softmax(Plain(module).logits(IDS)[:, -1].float(), -1)[:, 3]
+    assert found["clean"].values == pytest.approx(expected.numpy(), abs=0.1)
+
+
+def test_a_model_says_the_axes_and_layers_of_its_sites() -> None:
+    model = weft.load(tiny_llama())
+    assert model.axes("k") == ("batch", "pos", "kv_head", "d_head")
+    assert model.axes("pattern") == ("batch", "head", "query_pos", "key_pos")
+    assert model.layers("z") == tuple(range(model.n_layers)) == model.layers("resid_pre")
+    assert model.layers("embed") == ()
+    with pytest.raises(weft.WeftError, match=r"no site 'zz'.*there are embed"):
+        model.axes("zz")

@@ -89,6 +89,16 @@ def test_figures_hold_the_numbers() -> None:
     assert list(line.data[0].y) == [1.0, 2.0]
 
 
+def test_a_figure_of_more_axes_is_chosen_along_one() -> None:
+    cube = xr.DataArray(
+        np.arange(8.0).reshape(2, 2, 2), dims=("layer", "position", "head"), coords={"position": ["a", "b"]}
+    )
+    figure = result(arrays={"effect": cube}).plot(position="b")
+    assert np.array_equal(figure.data[0].z, [[2.0, 3.0], [6.0, 7.0]])
+    with pytest.raises(ValueError, match="two axes, not of 3"):
+        result(arrays={"effect": cube}).plot()
+
+
 def test_an_array_that_is_not_there_is_named() -> None:
     with pytest.raises(KeyError, match="effect, words, right"):
         result()["curve"]

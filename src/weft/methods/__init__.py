@@ -12,11 +12,11 @@ from weft.methods.activation_patching import Patching, activation_patching
 from weft.methods.files import load
 from weft.methods.filter_heads import FilterHeads, filter_heads
 from weft.methods.filtering.predicate import Predicate
-from weft.methods.function_vector import FunctionVector, function_vector
+from weft.methods.function_vector import FunctionVector, function_vector, universal
 from weft.methods.functions.steering import Steering
 from weft.methods.result import Result
 
 __all__ = [
     "FilterHeads", "FunctionVector", "Patching", "Predicate", "Result", "Steering", "activation_patching", "filter_heads",
-    "function_vector", "load",
+    "function_vector", "load", "universal",
 ]  # fmt: skip

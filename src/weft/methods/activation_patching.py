@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
-import weft
-from weft.methods.grid import Cell, Grid
+from weft.methods.grid import Grid
 from weft.methods.measure import Measure, measure
-from weft.methods.parts import Parts
-from weft.methods.places import HEADS, Place, site_index, texts
+from weft.methods.parts import Parts, split
+from weft.methods.patches import Unpatched, patch, unpatched
+from weft.methods.places import numbers
 from weft.methods.result import Result
 
 PART = 4096
@@ -94,135 +91,24 @@ def activation_patching(
     """
     grid = Grid.of(model, clean, corrupt, site, layers, position, heads, direction, ablate, seed)
     scale = measure(model, grid.prompts_clean, metric, answers, others, read_at)
-    before = _before(model, grid, scale, plan)
+    before = unpatched(model, grid, scale, plan)
     cells = grid.cells
-    patched = np.full((len(cells), *before["base"].shape), np.nan, np.float32)
-    records = [before["record"]]
-    size = max(1, PART // max(1, before["rows"]))
-    with Parts(
-        "patching", [range(at, min(at + size, len(cells))) for at in range(0, len(cells), size)], progress
-    ) as work:
+    patched = np.full((len(cells), *before.base.shape), np.nan, before.base.dtype)
+    records = [before.record]
+    with Parts("patching", split(len(cells), PART // before.rows), progress) as work:
         for part in work:
             with model.session(plan=plan) as s:
-                _patch(s, grid, scale, [cells[i] for i in part], before)
-            patched[list(part)] = s.results["patched"].numpy()
+                patch(s, grid, scale, [cells[i] for i in part], before)
+            patched[list(part)] = numbers(s.results["patched"])
             records.append(s.record)
     return _result(model, grid, scale, before, patched, records, work.stopped)
-
-
-def _before(model: Any, grid: Grid, scale: Measure, plan: str) -> dict[str, Any]:
-    """The metric without a patch, and what an ablation to the mean puts in."""
-    source = _resampled(grid) if grid.ablate == "resample" else texts(grid.source)
-    with model.session(plan=plan) as s:
-        base = s.run(texts(grid.base))
-        scale.of(base).save("base")
-        if grid.ablate != "zero":
-            other = s.run(source)
-            _check_places(grid, base, other)
-            if grid.ablate == "mean":
-                for site, layer, (number, place) in itertools.product(
-                    grid.sites, grid.layers, enumerate(grid.source_places)
-                ):
-                    _mean(other, _sited(other, site, layer), model.axes(site), place).save(f"{site} {layer} {number}")
-            if not grid.ablate:
-                scale.of(other).save("other")
-        rows = base.batch
-    found = dict(s.results)
-    base_metric = found.pop("base").numpy()
-    other_metric = found.pop("other").numpy() if not grid.ablate else None
-    if other_metric is not None and abs(float(base_metric.mean() - other_metric.mean())) < 1e-6:
-        raise weft.errors.ProgramError(
-            f"the metric {scale.name} is {float(base_metric.mean()):.4g} on the clean and on the corrupt prompts: there is "
-            "no difference whose share a patch could restore; check the answers, or ablate instead"
-        )
-    return {
-        "base": base_metric,
-        "other": other_metric,
-        "means": found,
-        "source": source,
-        "rows": rows,
-        "record": s.record,
-    }
-
-
-def _check_places(grid: Grid, base: Any, other: Any) -> None:
-    if grid.ablate != "mean" and base.batch != other.batch:
-        raise weft.errors.ShapeError(f"{base.batch} rows are patched from {other.batch}; give prompts row by row")
-    whole = any(place.label == "all" for place in grid.places) or "key_pos" in grid.site_axes
-    if whole and (base.pos != other.pos or base.start.tolist() != other.start.tolist()):
-        raise weft.errors.PositionError(
-            "whole sites and attention patterns can be patched between prompts of the same number of tokens only; these "
-            f"have {base.pos} and {other.pos} at the longest; name places instead: position=[-1, …]"
-        )
-    if len(grid.places) != len(grid.source_places):
-        raise weft.errors.PositionError(
-            f'position="each" gives {len(grid.places)} places on one side and {len(grid.source_places)} on the other'
-        )
-
-
-def _resampled(grid: Grid) -> Any:
-    """Each row gets another row's prompt."""
-    rows = texts(grid.source)
-    count = len(rows)
-    if count < 2:
-        raise weft.errors.ProgramError("resampling takes another prompt's value, so it needs at least two prompts")
-    order = list(range(count))
-    draw = random.Random(f"resample {grid.seed}")
-    while any(i == at for i, at in enumerate(order)):
-        draw.shuffle(order)
-    return rows[order] if isinstance(rows, torch.Tensor) else [rows[i] for i in order]
-
-
-def _sited(run: Any, site: str, layer: int | None) -> Any:
-    return run[site] if layer is None else getattr(run, site)[layer]
-
-
-def _mean(run: Any, value: Any, axes: tuple[str, ...], place: Place) -> Any:
-    """Over rows, and over positions too where all are meant: what is left is broadcast."""
-    at = place.at(run)
-    if isinstance(at, slice):
-        inside = run.mask.float()
-        shape = [n if axis in ("batch", "pos", "query_pos") else 1 for n, axis in zip(value.shape, axes, strict=True)]
-        along = inside.reshape(shape) if axes[1] in ("pos",) else inside.reshape(shape[0], 1, shape[2], 1)
-        dims = [i for i, axis in enumerate(axes) if axis in ("batch", "pos", "query_pos")]
-        return (value * along).sum(dims, keepdim=True) / inside.sum()
-    return value[site_index(axes, run.rows, at, None)].mean(0)
-
-
-def _patch(s: Any, grid: Grid, scale: Measure, cells: list[Cell], before: dict[str, Any]) -> None:
-    base = s.run(texts(grid.base))
-    source = s.run(before["source"]) if grid.ablate in ("", "resample") else None
-    grids = []
-    for cell in cells:
-        patched = base.fork()
-        axes = s.model.axes(cell.site)
-        index = site_index(axes, patched.rows, cell.place.at(patched), cell.head)
-        _sited(patched, cell.site, cell.layer)[index] = _value(grid, cell, axes, source, before)
-        grids.append(scale.of(patched))
-    torch.stack(grids).save("patched")  # type: ignore[attr-defined]
-
-
-def _value(grid: Grid, cell: Cell, axes: tuple[str, ...], source: Any, before: dict[str, Any]) -> Any:
-    if grid.ablate == "zero":
-        return 0.0
-    place = grid.source_place(cell.place)
-    if grid.ablate == "mean":
-        mean = before["means"][f"{cell.site} {cell.layer} {grid.source_places.index(place)}"]
-        if cell.head is None:
-            return mean
-        left = (
-            [axis for axis in axes if axis not in ("batch", "pos", "query_pos")] if place.label != "all" else list(axes)
-        )
-        return mean.select(next(i for i, axis in enumerate(left) if axis in HEADS), cell.head)
-    index = site_index(axes, source.rows, place.at(source), cell.head)
-    return _sited(source, cell.site, cell.layer)[index]
 
 
 def _result(
     model: Any,
     grid: Grid,
     scale: Measure,
-    before: dict[str, Any],
+    before: Unpatched,
     patched: np.ndarray,
     records: list[Any],
     stopped: str,
@@ -237,7 +123,7 @@ def _result(
         metric=scale.name if grid.ablate else f"(patched − corrupt)/(clean − corrupt) of {scale.name}",
         control="the runs without a patch",
         seeds=(grid.seed,) if grid.ablate == "resample" else (),
-        settings={"rows": before["rows"], "ablate": grid.ablate},
+        settings={"rows": before.rows, "ablate": grid.ablate},
         stopped=stopped,
         arrays=_arrays(grid, before, patched),
         records=tuple(records),
@@ -245,7 +131,7 @@ def _result(
     )
 
 
-def _arrays(grid: Grid, before: dict[str, Any], patched: np.ndarray) -> dict[str, xr.DataArray]:
+def _arrays(grid: Grid, before: Unpatched, patched: np.ndarray) -> dict[str, xr.DataArray]:
     """Axes of one entry are left out, but for layer and head, whose number matters."""
     named = dict(zip(("site", "layer", "position", "head"), grid.labels, strict=True))
     kept = {
@@ -253,15 +139,16 @@ def _arrays(grid: Grid, before: dict[str, Any], patched: np.ndarray) -> dict[str
         for name, axis in named.items()
         if len(axis) > 1 or (name in ("layer", "head") and axis[0] is not None)
     }
-    rows = ("row",) * before["base"].ndim
-    shape = (*(len(axis) for axis in kept.values()), *before["base"].shape)
+    rows = ("row",) * before.base.ndim
+    shape = (*(len(axis) for axis in kept.values()), *before.base.shape)
     each = xr.DataArray(patched.reshape(shape), dims=(*kept, *rows), coords=kept)
     mean = each.mean("row", skipna=False) if rows else each
     if grid.ablate:
-        plain = {"clean": before["base"]}
+        plain = {"clean": before.base}
         effect = mean - plain["clean"].mean()
     else:
-        sides = (before["base"], before["other"])
+        assert before.other is not None
+        sides = (before.base, before.other)
         clean, corrupt = sides if grid.direction == "noising" else sides[::-1]
         plain = {"clean": clean, "corrupt": corrupt}
         effect = (mean - corrupt.mean()) / (clean.mean() - corrupt.mean())

@@ -14,8 +14,9 @@ import weft
 from weft.methods.functions.effects import Head, indirect_effects, means, ranked
 from weft.methods.functions.evaluate import Choice, choose, controlled, tested
 from weft.methods.functions.further import read_out, reconstruct, template_gain
-from weft.methods.functions.prompts import FORM, Examples, Form
+from weft.methods.functions.prompts import FORM, Examples, Form, other_forms
 from weft.methods.functions.steering import Steering
+from weft.methods.places import numbers
 from weft.methods.result import Result
 
 
@@ -51,15 +52,20 @@ class FunctionVector(Result):
         steering = self.steering
         return (steering if layer is None else steering.at(layer)).steer(model, scale)
 
-    def __add__(self, other: FunctionVector) -> Steering:
-        return self.steering + other.steering
+    def __add__(self, other: Any) -> Steering:
+        return self.steering + other
 
-    def __sub__(self, other: FunctionVector) -> Steering:
-        return self.steering - other.steering
+    def __sub__(self, other: Any) -> Steering:
+        return self.steering - other
 
     def plot(self, name: str | None = None, **options: Any) -> Any:
-        from weft.plot import lines
+        from weft.plot import bars, lines
 
+        if name in ("accuracy", "templates", "rebuilt"):
+            value, low, high = (self[name].sel(value=each, drop=True) for each in ("value", "low", "high"))
+            return bars(value, low=low, high=high, title=self.title(name), **options)
+        if name in (None, "aie") and "heads" in self.arrays:
+            options.setdefault("mark", self.heads[0])
         if name not in ("curve", "probability"):
             return super().plot(name, **options)
         levels = {"without a vector": float(self["accuracy"].sel(condition="zero-shot", value="value"))}
@@ -75,9 +81,10 @@ def function_vector(
     heads: Sequence[Head] | None = None,
     layer: int | str = "sweep",
     form: Form = FORM,
-    templates: Sequence[Form] = (),
+    templates: Sequence[Form] | None = None,
     n_means: int = 100,
     n_effects: int = 25,
+    n_queries: int = 100,
     held_out: float = 0.3,
     controls: int = 5,
     vocabulary: int = 10,
@@ -95,10 +102,11 @@ def function_vector(
 
     `task`: pairs of words, or the name of one of weft's relations. `shots` examples a prompt, each written opening +
     input + middle + " " + output + closing (`form`). `n_heads`: how many heads are summed; "auto" takes the number, up
-    to 15 % of all, that does best on the queries kept for that, as does layer="sweep". `heads`: these and no search.
-    `held_out`: the share of pairs that is asked about and never shown, half of it only at the end. `templates`: other forms
-    to try the vector in. `controls`: how often each random control is drawn. `rebuild`: steps of training a vector that
-    unembeds to the same likeliest tokens (0: not done; 100 is enough).
+    to 15 % of all, that does best on the queries kept for that, as does layer="sweep". `heads`: sum these instead.
+    `held_out`: the share of pairs that is asked about and never shown, half of it only at the end; at most `n_queries` are
+    asked in each half. `templates`: other forms to try the vector in (some of weft's). `controls`: how often each random
+    control is drawn. `vocabulary`: how many of the tokens that the vector unembeds to are listed. `rebuild`: steps of
+    training a vector that unembeds to the same likeliest tokens (0: not done; 100 is enough).
 
     Paper: Todd et al., ICLR 2024 (arXiv 2310.15213), sections 2 and 3, in four steps.
     1. z̄[l,h]: each head's mean output at the last token of `n_means` prompts that the model answers rightly.
@@ -115,7 +123,7 @@ def function_vector(
     were never shown. In families with a norm after attention, v is what the heads write before that norm.
     """
     pairs, name = _pairs(task)
-    examples = Examples.of(model, pairs, shots, seed, held_out, form)
+    examples = Examples.of(model, pairs, shots, seed, held_out, form, n_queries)
     known = means(model, examples.few_shot("valid", n_means), plan)
     effects = indirect_effects(model, examples.few_shot("valid", n_effects, shuffled=True), known.z, plan, progress)
     work = _Work(_found(effects.values, known.z), [known.record, *effects.records], effects.stopped)
@@ -125,12 +133,14 @@ def function_vector(
         choice = choose(model, examples, known.z, order, count, layer, plan, progress)
         work.add(_chosen(choice), choice.records, choice.stopped, choice.layer)
         if not work.stopped:
-            others = controlled(model, known.z, choice, controls, seed, plan)
+            others, own = controlled(model, known.z, choice, controls, seed, plan)
+            work.add({}, own)
             work.add(*tested(model, examples, choice, others, plan, progress))
         if not work.stopped:
-            work.add(read_out(model, choice.vector, vocabulary))
-            work.add(template_gain(model, examples, choice, templates, plan))
-            work.add(reconstruct(model, examples, choice, rebuild, seed, plan))
+            work.add(*read_out(model, choice.vector, vocabulary))
+            forms = other_forms(model, form) if templates is None else templates
+            work.add(*template_gain(model, examples, choice, forms, plan))
+            work.add(*reconstruct(model, examples, choice, rebuild, seed, plan))
     return FunctionVector(
         model=model.card.name,
         mediator="heads: z at the last token; a direction of resid_post",
@@ -141,8 +151,8 @@ def function_vector(
         seeds=(seed,),
         settings={
             "shots": shots, "n_heads": n_heads, "form": form, "n_means": n_means, "n_effects": n_effects,
-            "held_out": held_out, "right_with_examples": int(known.right.sum()), "of": len(known.right),
-            "before": float(effects.before.mean()),
+            "held_out": held_out, "n_queries": n_queries, "right_with_examples": int(known.right.sum()),
+            "of": len(known.right), "before": float(effects.before.mean()),
         },
         stopped=work.stopped,
         arrays=work.arrays,
@@ -150,6 +160,18 @@ def function_vector(
         layer=work.layer,
         name=name,
     )  # fmt: skip
+
+
+def universal(found: Sequence[FunctionVector], n: int = 10) -> list[Head]:
+    """The heads with the largest indirect effect on average over several functions, for `function_vector(…, heads=…)`.
+
+    The paper's own vectors are sums over such heads, the same for all functions. ProgramError if the results are not of
+    one model's heads.
+    """
+    if len({each["aie"].shape for each in found}) != 1:
+        raise weft.errors.ProgramError("universal heads need results of at least one function, all of the same model")
+    mean = torch.tensor(np.mean([each["aie"].values for each in found], axis=0))
+    return ranked(mean)[:n]
 
 
 @dataclass
@@ -190,9 +212,9 @@ def _found(effects: torch.Tensor, z: torch.Tensor) -> dict[str, xr.DataArray]:
     aie = effects.mean(-1)
     coords = {"layer": range(aie.shape[0]), "head": range(aie.shape[1])}
     return {
-        "aie": xr.DataArray(aie.numpy(), dims=("layer", "head"), coords=coords),
-        "indirect_effect": xr.DataArray(effects.numpy(), dims=("layer", "head", "prompt"), coords=coords),
-        "mean_z": xr.DataArray(z.float().numpy(), dims=("layer", "head", "d_head"), coords=coords),
+        "aie": xr.DataArray(numbers(aie), dims=("layer", "head"), coords=coords),
+        "indirect_effect": xr.DataArray(numbers(effects), dims=("layer", "head", "prompt"), coords=coords),
+        "mean_z": xr.DataArray(numbers(z), dims=("layer", "head", "d_head"), coords=coords),
     }
 
 
@@ -200,6 +222,6 @@ def _chosen(choice: Choice) -> dict[str, xr.DataArray]:
     which = {"which": ["layer", "head"]}
     return {
         "heads": xr.DataArray(np.array(choice.heads), dims=("rank", "which"), coords=which),
-        "vector": xr.DataArray(choice.vector.float().numpy(), dims=("d_model",)),
+        "vector": xr.DataArray(numbers(choice.vector), dims=("d_model",)),
         "search": choice.search,
     }

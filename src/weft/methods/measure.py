@@ -9,21 +9,21 @@ from typing import Any
 import torch
 
 import weft
-from weft.methods.places import Place, answer_ids, places, texts
+from weft.methods.places import answer_ids, places, sharp, texts
 
 NAMES = ("logit_diff", "log_prob", "prob")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """`of(run)` is the metric of a run at its place: [row], or one number."""
+    """`of(run, prompts)` is the metric of a run of these prompts at its place: [row], or one number."""
 
     name: str
     metric: Callable[[Any], Any]
-    place: Place
+    read_at: Any
 
-    def of(self, run: Any) -> Any:
-        at = self.place.at(run)
+    def of(self, run: Any, prompts: Any) -> Any:
+        at = places(self.read_at, prompts)[0].at(run)
         logits = run.logits[run.rows, at] if isinstance(at, torch.Tensor) else run.logits[:, at]
         value = self.metric(logits)
         if not isinstance(value, torch.Tensor) or tuple(value.shape) not in ((), (run.batch,)):
@@ -37,15 +37,13 @@ class Measure:
 
 def measure(model: Any, prompts: Any, metric: Any, answers: Any, others: Any, read_at: Any) -> Measure:
     """The metric asked for; what it needs and was not given is an error that shows the call."""
-    place = places(read_at, prompts)[0]
     if callable(metric):
         if answers is not None or others is not None:
             raise weft.errors.ProgramError(
                 "a metric that is a function has its own answers; leave answers= and others= out"
             )
-        return Measure(
-            getattr(metric, "__name__", "metric").replace("<lambda>", "a metric given as a function"), metric, place
-        )
+        name = getattr(metric, "__name__", "metric")
+        return Measure("a metric given as a function" if name == "<lambda>" else name, metric, read_at)
     if metric not in NAMES:
         raise weft.errors.ProgramError(
             f"metric is one of {', '.join(NAMES)}, or a function of the logits, not {metric!r}"
@@ -63,10 +61,10 @@ def measure(model: Any, prompts: Any, metric: Any, answers: Any, others: Any, re
     right, wrong = _ids(model, prompts, answers), None if others is None else _ids(model, prompts, others)
     if metric == "logit_diff":
         _differ(right, wrong, answers, others)
-        return Measure("logit_diff", lambda logits: weft.logit_diff(logits, right, wrong), place)
+        return Measure("logit_diff", lambda logits: weft.logit_diff(sharp(logits), right, wrong), read_at)
     if others is not None:
         raise weft.errors.ProgramError(f"metric={metric!r} has no others=; that is for logit_diff")
-    return Measure(metric, lambda logits: getattr(weft, metric)(logits, right), place)
+    return Measure(metric, lambda logits: getattr(weft, metric)(sharp(logits), right), read_at)
 
 
 def _ids(model: Any, prompts: Any, answers: Any) -> Any:

@@ -56,3 +56,9 @@ class Parts:
             signal.signal(signal.SIGINT, self._before)
         if self._bar is not None:
             self._bar.stop()
+
+
+def split(count: int, size: int) -> list[range]:
+    """0 to `count` in ranges of `size` (at least 1)."""
+    size = max(1, size)
+    return [range(at, min(at + size, count)) for at in range(0, count, size)]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 import weft
@@ -21,13 +22,14 @@ class Place:
 
     label: str
     of: Callable[[Any], Any]
+    whole: bool = False
+    """Every position at once."""
 
     def at(self, run: Any) -> Any:
         """slice(None), or an int where all rows agree, or a LongTensor [batch]."""
-        found = self.of(run)
-        if isinstance(found, slice):
-            return found
-        found = torch.as_tensor(found)
+        if self.whole:
+            return slice(None)
+        found = torch.as_tensor(self.of(run))
         if found.shape != (run.batch,):
             raise weft.errors.PositionError(
                 f"the place {self.label!r} gave {tuple(found.shape)}; give one position a row: LongTensor [{run.batch}]"
@@ -60,7 +62,7 @@ def _place(given: Any, prompts: Any, label: str | None) -> Place:
     if callable(given):
         return Place(label or getattr(given, "__name__", "place"), given)
     if given == "all":
-        return Place(label or given, lambda run: slice(None))
+        return Place(label or given, lambda run: slice(None), whole=True)
     if given in getattr(prompts, "roles", {}):
         return Place(label or given, lambda run: prompts.positions(run, given))
     return Place(label or given, lambda run: run.at(given))
@@ -99,19 +101,30 @@ def answer_ids(model: Any, prompts: Sequence[str], answers: Sequence[str]) -> to
     return torch.tensor(ids)
 
 
-def site_index(axes: Sequence[str], rows: torch.Tensor, at: Any, head: Any) -> tuple[Any, ...]:
-    """The index of a site with these axes at a place and a head (None: all of them)."""
-    index: list[Any] = []
-    for axis in axes:
-        if axis == "batch":
-            index.append(rows if isinstance(at, torch.Tensor) else slice(None))
-        elif axis in ("pos", "query_pos"):
-            index.append(at)
-        elif axis in HEADS:
-            index.append(slice(None) if head is None else head)
-        else:
-            index.append(slice(None))
-    return tuple(index)
+def site_index(
+    axes: Sequence[str], run: Any, place: Place, head: int | None, order: torch.Tensor | None = None
+) -> tuple[Any, ...]:
+    """The index of a site with these axes at a place of a run and a head (None: all of them).
+
+    `order`: which rows, one for each; left out, each row itself.
+    """
+    at = place.at(run)
+    rows: Any = run.rows if isinstance(at, torch.Tensor) else slice(None)
+    if order is not None:
+        rows, at = order, at[order] if isinstance(at, torch.Tensor) else at
+    own = {"batch": rows, "pos": at, "query_pos": at}
+    own |= dict.fromkeys(HEADS, slice(None) if head is None else head)
+    return tuple(own.get(axis, slice(None)) for axis in axes)
+
+
+def sharp(tensor: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32, in which a difference of logits or a mean is not lost; anything else as it is."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def numbers(tensor: torch.Tensor) -> np.ndarray:
+    """A result as numpy has it."""
+    return sharp(tensor).numpy()
 
 
 HEADS = ("head", "kv_head")

@@ -80,10 +80,14 @@ class Result:
         return {name: getattr(self, name) for name in names}
 
     def plot(self, name: str | None = None, **options: Any) -> plotly.graph_objects.Figure:
-        """A Plotly figure of an array (the main one): two axes are a heat map, one is a line."""
+        """A Plotly figure of an array (the main one): two axes are a heat map, one is a line.
+
+        Of an array with more axes choose along some: `found.plot(position="end")`.
+        """
         from weft.plot import heatmap, lines
 
         array = self[name or self.main]
+        array = array.sel({dim: options.pop(str(dim)) for dim in array.dims if dim in options})
         if array.ndim == 1:
             return lines(array, title=self.title(name), **options)
         return heatmap(array, title=self.title(name), **options).plotly()

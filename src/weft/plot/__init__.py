@@ -10,8 +10,9 @@ Blue is positive, red negative, white zero. Layers go on y, heads or positions o
 
 from __future__ import annotations
 
+from weft.plot.bars import bars
 from weft.plot.heatmap import Heatmap, heatmap
 from weft.plot.labels import token_labels
 from weft.plot.lines import lines
 
-__all__ = ["Heatmap", "heatmap", "lines", "token_labels"]
+__all__ = ["Heatmap", "bars", "heatmap", "lines", "token_labels"]

@@ -14,7 +14,8 @@ import torch
 
 import weft
 from weft.methods.functions.prompts import Asked
-from weft.methods.parts import Parts
+from weft.methods.parts import Parts, split
+from weft.methods.places import sharp
 
 PART = 4096
 """Rows of patched runs in one session."""
@@ -35,7 +36,7 @@ def means(model: Any, asked: Asked, plan: str) -> Means:
         run = s.run(asked.texts)
         right = (run.logits[:, -1].argmax(-1) == asked.ids).float().save("right")  # type: ignore[attr-defined]
         weights = (right / right.sum())[:, None, None]
-        z = torch.stack([(run.z[layer][:, -1] * weights).sum(0) for layer in range(model.n_layers)])
+        z = torch.stack([(sharp(run.z[layer][:, -1]) * weights).sum(0) for layer in range(model.n_layers)])
         z.save("z")  # type: ignore[attr-defined]
     found = s.results
     if not bool(found["right"].any()):
@@ -59,17 +60,17 @@ def indirect_effects(model: Any, asked: Asked, z: torch.Tensor, plan: str, progr
     """Of every head; heads that an interruption left out are NaN."""
     heads = [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
     rows = len(asked.texts)
-    values, size = torch.full((len(heads), rows), torch.nan), max(1, PART // rows)
+    values = torch.full((len(heads), rows), torch.nan)
     records, before = [], torch.zeros(rows)
-    with Parts("heads", [range(i, min(i + size, len(heads))) for i in range(0, len(heads), size)], progress) as work:
+    with Parts("heads", split(len(heads), PART // rows), progress) as work:
         for part in work:
             with model.session(plan=plan) as s:
                 base = s.run(asked.texts)
-                weft.prob(base.logits[:, -1], asked.ids).save("before")  # type: ignore[attr-defined]
+                weft.prob(sharp(base.logits[:, -1]), asked.ids).save("before")  # type: ignore[attr-defined]
                 patched = [_patched(base, heads[i], z, asked.ids) for i in part]
                 torch.stack(patched).save("patched")  # type: ignore[attr-defined]
             before = s.results["before"]
-            values[list(part)] = s.results["patched"] - before
+            values[list(part)] = (s.results["patched"] - before).to(values.dtype)
             records.append(s.record)
     return Effects(values.reshape(model.n_layers, model.n_heads, rows), before, records, work.stopped)
 
@@ -77,19 +78,19 @@ def indirect_effects(model: Any, asked: Asked, z: torch.Tensor, plan: str, progr
 def _patched(base: Any, at: Head, z: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     run = base.fork()
     run.z[at[0]][:, -1, at[1]] = z[at]
-    return weft.prob(run.logits[:, -1], ids)
+    return weft.prob(sharp(run.logits[:, -1]), ids)
 
 
-def written(model: Any, z: torch.Tensor, heads: Sequence[Head], plan: str) -> torch.Tensor:
-    """What each of these heads writes when its output is its mean, [head, d_model].
+def written(model: Any, z: torch.Tensor, heads: Sequence[Head], plan: str) -> tuple[torch.Tensor, Any]:
+    """What each of these heads writes when its output is its mean, [head, d_model]; and the record.
 
     The weight of the output projection alone: its bias belongs to the layer, not to a head, and would count n times. The
     weight is by query head, so heads that share keys and values are told apart.
     """
     with model.session(plan=plan) as s:
-        made = [z[layer, head] @ model.W_O[layer][head] for layer, head in heads]
+        made = [z[layer, head] @ sharp(model.W_O[layer][head]) for layer, head in heads]
         torch.stack(made).save("written")  # type: ignore[attr-defined]
-    return s.results["written"]
+    return s.results["written"], s.record
 
 
 def ranked(effects: torch.Tensor) -> list[Head]:

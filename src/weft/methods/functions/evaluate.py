@@ -38,7 +38,8 @@ def choose(
 ) -> Choice:  # fmt: skip
     """By accuracy without examples on the queries kept for that; of equals, the likelier answer, then fewer heads."""
     sizes, layers = _sizes(model, order, n_heads), _layers(model, layer)
-    sums = written(model, z, order[: sizes[-1]], plan).cumsum(0)
+    each, record = written(model, z, order[: sizes[-1]], plan)
+    sums = each.cumsum(0)
     asked = {"bare": examples.bare("valid")}
     tries = [Try((n, at), "bare", at, sums[n - 1]) for n in sizes for at in layers]
     tried = outcomes(model, asked, tries, plan, progress)
@@ -46,7 +47,7 @@ def choose(
     best = max(scores, key=lambda key: (round(scores[key][0], 6), round(scores[key][1], 3), -key[0], -key[1]))
     grid = [[scores.get((n, at), (np.nan,))[0] for at in layers] for n in sizes]
     search = xr.DataArray(np.array(grid), dims=("heads", "layer"), coords={"heads": list(sizes), "layer": list(layers)})
-    return Choice(list(order[: best[0]]), sums[best[0] - 1], best[1], search, tried.records, tried.stopped)
+    return Choice(list(order[: best[0]]), sums[best[0] - 1], best[1], search, [record, *tried.records], tried.stopped)
 
 
 def _sizes(model: Any, order: Sequence[Head], n_heads: int | str) -> list[int]:
@@ -70,19 +71,20 @@ def _layers(model: Any, layer: int | str) -> list[int]:
 
 def controlled(
     model: Any, z: torch.Tensor, choice: Choice, draws: int, seed: int, plan: str
-) -> dict[str, list[torch.Tensor]]:
-    """Vectors that should do nothing: of as many random heads, and random ones as long as the vector."""
+) -> tuple[dict[str, list[torch.Tensor]], list[Any]]:
+    """Vectors that should do nothing: of as many random heads, and random ones as long as the vector; and records."""
     if not draws:
-        return {}
+        return {}, []
     rng = random.Random(f"random heads {seed}")
     others = [(i, h) for i in range(model.n_layers) for h in range(model.n_heads) if (i, h) not in choice.heads]
     size = min(len(choice.heads), len(others))
     sets = [rng.sample(others, size) for _ in range(draws)]
-    sums = written(model, z, [head for each in sets for head in each], plan).unflatten(0, (draws, size)).sum(1)
+    each, record = written(model, z, [head for one in sets for head in one], plan)
+    sums = each.unflatten(0, (draws, size)).sum(1)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(draws, choice.vector.numel(), generator=generator).to(choice.vector)
     noise = noise / noise.norm(dim=1, keepdim=True) * choice.vector.norm()
-    return {"random heads": list(sums), "random vectors": list(noise)}
+    return {"random heads": list(sums), "random vectors": list(noise)}, [record]
 
 
 def tested(

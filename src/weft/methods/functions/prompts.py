@@ -17,6 +17,8 @@ from weft.methods.places import answer_ids
 
 Form = tuple[str, str, str]
 FORM: Form = ("Q: ", "\nA:", "\n\n")
+OTHERS: tuple[Form, ...] = (("Input: ", "\nOutput:", "\n\n"), ("", " ->", "\n"), ("Q: ", "\nA:", "\n"))
+"""Forms to try a vector in that was made from another one."""
 
 
 class Asked(NamedTuple):
@@ -42,8 +44,13 @@ class Examples:
     form: Form = FORM
 
     @classmethod
-    def of(cls, model: Any, pairs: Mapping[str, str], shots: int, seed: int, held_out: float, form: Form) -> Examples:
-        """`held_out` of the pairs are asked about and never shown, half of them at the end; 0 cuts nothing."""
+    def of(
+        cls, model: Any, pairs: Mapping[str, str], shots: int, seed: int, held_out: float, form: Form, n_queries: int = 100
+    ) -> Examples:  # fmt: skip
+        """`held_out` of the pairs are asked about and never shown, half of them at the end; 0 cuts nothing.
+
+        At most `n_queries` are asked about in each part.
+        """
         words = sorted(pairs)
         random.Random(f"function vector {seed}").shuffle(words)
         count = round(len(words) * held_out)
@@ -60,9 +67,8 @@ class Examples:
             raise weft.errors.ProgramError(
                 f"form={form!r}: a prompt ends before a space, so the middle may not end in one"
             )
-        return cls(
-            model, dict(pairs), {"shown": tuple(shown), "valid": tuple(valid), "test": tuple(test)}, shots, seed, form
-        )
+        parts = {"shown": tuple(shown), "valid": tuple(valid[:n_queries]), "test": tuple(test[:n_queries])}
+        return cls(model, dict(pairs), parts, shots, seed, form)
 
     def few_shot(self, part: str, n: int | None = None, *, shuffled: bool = False) -> Asked:
         """`n` prompts (as many as there are queries) with examples; `shuffled`: their outputs change places."""
@@ -90,3 +96,15 @@ class Examples:
         opening, middle, closing = self.form
         made = [f"{opening}{x}{middle} {y}{closing}" for x, y in zip(shown, outputs, strict=True)]
         return "".join(made) + opening + query + middle
+
+
+def other_forms(model: Any, form: Form) -> list[Form]:
+    """Those of weft's forms that the tokenizer has words for, but for the one given."""
+    unknown = model.tokens.data.get("unk_token")
+
+    def known(each: Form) -> bool:
+        pieces = [piece.strip(" ") for piece in each if piece.strip(" ")]
+        ids = [token for piece in pieces for token in model.tokens.encode([piece]).ids[0].tolist()]
+        return not unknown or all(model.tokens.decode([token]) != unknown for token in ids)
+
+    return [each for each in OTHERS if each != tuple(form) and known(each)]

@@ -2,7 +2,7 @@
 
 s = result.steering
 s.steer(model)                                          # a model of which every run has it
-(ad.steering + bc.steering - ac.steering).accuracy(model, pairs)
+(ad + bc - ac).accuracy(model, pairs)           # of results: the paper's composition
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 import weft
 from weft.methods.functions.prompts import FORM, Asked, Examples, Form
 from weft.methods.parts import Parts
+from weft.methods.places import sharp
 
 PART = 4096
 
@@ -35,13 +36,15 @@ class Steering:
             steered.resid_post[self.layer][:, -1] += self.vector * scale
         return steered
 
-    def __add__(self, other: Steering) -> Steering:
+    def __add__(self, other: Any) -> Steering:
         return self._with(other, 1.0, "+")
 
-    def __sub__(self, other: Steering) -> Steering:
+    def __sub__(self, other: Any) -> Steering:
         return self._with(other, -1.0, "−")
 
-    def _with(self, other: Steering, sign: float, word: str) -> Steering:
+    def _with(self, other: Any, sign: float, word: str) -> Steering:
+        """With another vector, or that of a result; layer and form stay this one's."""
+        other = getattr(other, "steering", other)
         if self.vector.shape != other.vector.shape:
             raise weft.errors.ShapeError(
                 f"vectors of {self.vector.numel()} and {other.vector.numel()} dimensions are of different models"
@@ -115,4 +118,4 @@ def _tried(base: Any, each: Try, ids: torch.Tensor) -> Any:
         run = base.fork()
         run.resid_post[each.layer][:, -1] += each.vector
     logits = run.logits[:, -1]
-    return torch.stack([(logits.argmax(-1) == ids).float(), weft.prob(logits, ids)])
+    return torch.stack([(logits.argmax(-1) == ids).float(), weft.prob(sharp(logits), ids)])
