@@ -232,6 +232,18 @@ def test_other_forms_are_those_that_the_model_has_words_for() -> None:
     assert found(name="next")["templates"].sel(value="value").values[1] == 1
 
 
+def test_effects_on_prompts_without_examples() -> None:
+    """All of the probability but the guess of one in eight comes with the head's mean."""
+    bare = function_vector(model(), FUNCTIONS["third"], effects_on="zero-shot", controls=0, **SETTING)
+    aie, where = bare["aie"].values.copy(), built("plain").truth.heads["function"]
+    assert bare.settings["before"] == pytest.approx(CHANCE, abs=0.02)
+    assert aie[where] == pytest.approx(1 - CHANCE, abs=0.02)
+    aie[where] = 0
+    assert np.abs(aie).max() < 0.01
+    with pytest.raises(weft.WeftError, match='"shuffled" or "zero-shot"'):
+        function_vector(model(), FUNCTIONS["third"], effects_on="bare", **SETTING)
+
+
 def test_queries_are_held_out_and_capped() -> None:
     pairs = {f"w{i}": "cat" for i in range(20)}
     parts = Examples.of(model(), pairs, 5, 0, 0.5, ("Q: ", "\nA:", "\n"), 4).parts

@@ -84,6 +84,7 @@ def function_vector(
     templates: Sequence[Form] | None = None,
     n_means: int = 100,
     n_effects: int = 25,
+    effects_on: str = "shuffled",
     n_queries: int = 100,
     held_out: float = 0.3,
     controls: int = 5,
@@ -103,10 +104,12 @@ def function_vector(
     `task`: pairs of words, or the name of one of weft's relations. `shots` examples a prompt, each written opening +
     input + middle + " " + output + closing (`form`). `n_heads`: how many heads are summed; "auto" takes the number, up
     to 15 % of all, that does best on the queries kept for that, as does layer="sweep". `heads`: sum these instead.
-    `held_out`: the share of pairs that is asked about and never shown, half of it only at the end; at most `n_queries` are
-    asked in each half. `templates`: other forms to try the vector in (some of weft's). `controls`: how often each random
-    control is drawn. `vocabulary`: how many of the tokens that the vector unembeds to are listed. `rebuild`: steps of
-    training a vector that unembeds to the same likeliest tokens (0: not done; 100 is enough).
+    `effects_on`: "shuffled", the paper's, or "zero-shot" prompts, for a model that reads the function off the outputs alone
+    and so answers shuffled prompts rightly (`settings["before"]` is near 1). `held_out`: the share of pairs that is asked
+    about and never shown, half of it only at the end; at most `n_queries` are asked in each half. `templates`: other forms
+    to try the vector in (some of weft's). `controls`: how often each random control is drawn. `vocabulary`: how many of the
+    tokens that the vector unembeds to are listed. `rebuild`: steps of training a vector that unembeds to the same likeliest
+    tokens (0: not done; 100 is enough).
 
     Paper: Todd et al., ICLR 2024 (arXiv 2310.15213), sections 2 and 3, in four steps.
     1. z̄[l,h]: each head's mean output at the last token of `n_means` prompts that the model answers rightly.
@@ -125,7 +128,7 @@ def function_vector(
     pairs, name = _pairs(task)
     examples = Examples.of(model, pairs, shots, seed, held_out, form, n_queries)
     known = means(model, examples.few_shot("valid", n_means), plan)
-    effects = indirect_effects(model, examples.few_shot("valid", n_effects, shuffled=True), known.z, plan, progress)
+    effects = indirect_effects(model, examples.without("valid", n_effects, effects_on), known.z, plan, progress)
     work = _Work(_found(effects.values, known.z), [known.record, *effects.records], effects.stopped)
     if not work.stopped:
         order: list[Head] = [(i, h) for i, h in heads] if heads is not None else ranked(effects.values.mean(-1))
@@ -151,7 +154,8 @@ def function_vector(
         seeds=(seed,),
         settings={
             "shots": shots, "n_heads": n_heads, "form": form, "n_means": n_means, "n_effects": n_effects,
-            "held_out": held_out, "n_queries": n_queries, "right_with_examples": int(known.right.sum()),
+            "held_out": held_out, "n_queries": n_queries, "effects_on": effects_on,
+            "right_with_examples": int(known.right.sum()),
             "of": len(known.right), "before": float(effects.before.mean()),
         },
         stopped=work.stopped,

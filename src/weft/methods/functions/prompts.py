@@ -81,6 +81,14 @@ class Examples:
         asked = list(self.parts[part] if queries is None else queries)
         return self._asked([self.form[0] + query + self.form[1] for query in asked], asked)
 
+    def without(self, part: str, n: int, kind: str) -> Asked:
+        """`n` prompts that do not show the function: with "shuffled" outputs, or "zero-shot"."""
+        if kind not in ("shuffled", "zero-shot"):
+            raise weft.errors.ProgramError(f'effects_on is "shuffled" or "zero-shot", not {kind!r}')
+        if kind == "shuffled":
+            return self.few_shot(part, n, shuffled=True)
+        return self.bare(part, [self.parts[part][i % len(self.parts[part])] for i in range(n)])
+
     def only(self, part: str, queries: Sequence[str]) -> Examples:
         """With these queries alone in a part."""
         return replace(self, parts={**self.parts, part: tuple(queries)})
