@@ -87,7 +87,7 @@ def test_a_task_without_combinations_says_so() -> None:
 
 
 def test_a_task_that_cannot_be_drawn_says_so() -> None:
-    with pytest.raises(weft.WeftError, match="no pair found"):
+    with pytest.raises(weft.WeftError, match="needs 5 categories of 2 words or more; there are 2"):
         SelectOne(categories={"fruit": ["fig"] * 9, "vegetable": ["pea"] * 9}).sample(1)
 
 

@@ -152,10 +152,10 @@ def test_a_sweep_costs_microseconds_a_node() -> None:
         b.add(Write(b.read(run, "z", 1), (), clean))
         grid = b.add(Op("add.Tensor", (grid, b.read(run, "logits"))))
     frontiers = Frontiers(CARD)
-    began = time.perf_counter()
+    began = time.thread_time()
     for index, node in enumerate(b.nodes):
         frontiers.note(index, node)
-    assert time.perf_counter() - began < 2.0
+    assert time.thread_time() - began < 2.0
 
 
 def test_a_program_made_to_be_slow_is_checked_in_linear_time() -> None:
@@ -168,6 +168,6 @@ def test_a_program_made_to_be_slow_is_checked_in_linear_time() -> None:
         run = b.run([[1]])
         b.read(run, "logits")
         value = b.add(Write(b.read(run, "z", 0), (), value))
-    began = time.perf_counter()
+    began = time.thread_time()
     check_causality(Experiment(tuple(b.nodes)).nodes, ORDER)
-    assert time.perf_counter() - began < 3.0
+    assert time.thread_time() - began < 3.0

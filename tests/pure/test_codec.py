@@ -238,10 +238,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], type[WeftError], str]] = {
 def test_a_hostile_file_is_refused_within_a_second(name: str) -> None:
     make, error, message = HOSTILE[name]
     data = make()
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(error, match=message):
         decode(data)
-    assert time.perf_counter() - began < 1.5
+    assert time.thread_time() - began < 1.5
 
 
 def test_a_constant_that_is_not_what_its_name_says_is_refused() -> None:
