@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import sys
 from dataclasses import dataclass
@@ -53,10 +55,18 @@ class Child:
         except (asyncio.IncompleteReadError, OSError, FormatError):
             return None
 
-    async def end(self) -> int:
-        """Kill the process if it still runs, wait for it, and give its exit status."""
+    def kill(self) -> None:
+        """End the process at once, if it still runs.
+
+        Not by `process.kill()`, which looks first whether the process has ended: it would take the exit status of one that
+        has, and asyncio, finding none, would say 255.
+        """
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
+                os.kill(self.process.pid, signal.SIGKILL)
+
+    async def end(self) -> int:
+        """Kill the process if it still runs, wait for it, and give its exit status."""
+        self.kill()
         self.writer.close()
         return await self.process.wait()

@@ -239,8 +239,8 @@ class Host:
         loop.call_later(self.shared.settings.cancel_seconds, self._kill_if_still, child, job)
 
     def _kill_if_still(self, child: Child, job: str) -> None:
-        if self._is(job) and child.process.returncode is None:
-            child.process.kill()
+        if self._is(job):
+            child.kill()
 
     async def _after(self, status: int, failures: int) -> None:
         """The worker is gone: its job runs again, unless it was to stop or has had its attempts."""
