@@ -54,9 +54,14 @@ def test_a_benchmark_that_is_not_there_is_named_with_those_that_are() -> None:
     assert done.returncode == 1 and "no benchmark is called 'nothing'" in done.stderr
 
 
+def _interruptible() -> None:
+    """What a shell starts in the background ignores interrupts, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_serve_says_where_and_ends_when_interrupted(tmp_path: Path) -> None:
     command = [WEFT, "serve", "planted=induction", "--port", "0", "--folder", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=_interruptible) as server:
         try:
             assert server.stdout is not None
             url = re.search(r"serving planted at (http://127\.0\.0\.1:\d+)", server.stdout.readline())[1]
