@@ -89,9 +89,9 @@ def nnsight(folder: Path) -> Values:
         try:
             with torch.no_grad(), model.trace(ids, use_cache=False):
                 taken = (each.output if reading.side == "out" else each.input).save()
-        except Exception as error:
+        except Exception as error:  # a module that is not called, or has no such side; said, and "–" in the table
             found.setdefault("", torch.zeros(0))
-            print(f"{folder.name} {reading.key}: {type(error).__name__}", file=sys.stderr)
+            print(f"{folder.name} {reading.key}: {type(error).__name__}: {error}", file=sys.stderr)
             continue
         tensor = shaped(reading, taken, module.config)
         if tensor is not None:
@@ -112,8 +112,8 @@ def bridge(folder: Path) -> Values:
     )
     try:
         model.set_use_attn_result(True)
-    except Exception:
-        print(f"{folder.name}: it has no head_out", file=sys.stderr)
+    except Exception as error:  # some of its adapters cannot; whatever they raise, the other sites are compared
+        print(f"{folder.name}: no head_out: {type(error).__name__}: {error}", file=sys.stderr)
     with torch.no_grad():
         logits, cache = model.run_with_cache(ids)
     found: Values = {"logits": logits}

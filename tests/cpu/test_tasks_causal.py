@@ -94,6 +94,19 @@ def test_beliefs_read_from_the_text(kind: str, layout: str, characters: int) -> 
         assert answer == " " + filled.get(asked, "unknown")
 
 
+@pytest.mark.parametrize("characters", [2, 4])
+@pytest.mark.parametrize("kind", ["answer_pointer", "answer_payload", "query_character"])
+def test_listed_stories_read_from_the_text(kind: str, characters: int) -> None:
+    """One sentence, in which only the order says whose state is which."""
+    for prompt, answer in both(tasks.BeliefTracking(kind=kind, layout="listed", characters=characters), 20):
+        story = re.match(r"(.+) fill (.+) with (.+), in that order\.\n", prompt).groups()
+        who, what, states = (re.split(r", | and ", part) for part in story)
+        filled = dict(zip(zip(who, (each.removeprefix("a ") for each in what), strict=True), states, strict=True))
+        asked = re.search(r"does (\w+) believe is in the (\w+)\?", prompt).groups()
+        assert len(filled) == characters
+        assert answer == " " + filled.get(asked, "unknown")
+
+
 def test_crossed_stories_need_both_words() -> None:
     """Each character is in two clauses and so is each object: either word alone leaves two states open."""
     for inputs in tasks.BeliefTracking(layout="crossed", characters=3).sample(30).inputs:

@@ -1,13 +1,16 @@
-"""Bobbin's forward pass for training: what transformers' Llama computes, with the matrix products in bfloat16.
+"""Bobbin's forward pass for training: what transformers' Llama computes, with the matrix products in `dtype`.
 
 logits = forward(model, ids, texts)                    # [row, place, token]; a text sees nothing of the others in its row
 
-On processors with bfloat16 arithmetic this takes half the time of the model's own pass; the stream between the layers, the
-norms and the attention stay in float32, and so do the weights that are trained. In float32 the two agree (tested).
+On processors with bfloat16 arithmetic that takes half the time of the model's own pass, and on others many times as long:
+`products()` tells them apart. The stream between the layers, the norms and the attention stay in float32, and so do the
+weights that are trained. In float32 the two agree (tested).
 """
 
 from __future__ import annotations
 
+from functools import cache, partial
+from timeit import timeit
 from typing import Any
 
 import torch
@@ -15,7 +18,7 @@ import torch.nn.functional as F
 
 
 def forward(
-    model: Any, ids: torch.Tensor, texts: torch.Tensor, dtype: torch.dtype = torch.bfloat16, at: torch.Tensor | None = None
+    model: Any, ids: torch.Tensor, texts: torch.Tensor, dtype: torch.dtype = torch.float32, at: torch.Tensor | None = None
 ) -> torch.Tensor:  # fmt: skip
     """Logits in float32 of packed rows: `ids` and `texts` [row, place] (see `corpus.Shard`).
 
@@ -24,7 +27,7 @@ def forward(
     config, length = model.config, ids.shape[1]
     seen = (texts[:, None, :, None] == texts[:, None, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
     bias = torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
-    turn = _turns(length, config.hidden_size // config.num_attention_heads, config.rope_parameters["rope_theta"])
+    turn = _turns(length, config.head_dim, config.rope_parameters["rope_theta"])
     embedding = model.model.embed_tokens.weight
     stream = F.embedding(ids, embedding)
     for layer in model.model.layers:
@@ -32,6 +35,17 @@ def forward(
         stream = stream + _mlp(layer, stream, dtype)
     stream = stream if at is None else stream[at]
     return F.linear(_norm(model.model.norm, stream).to(dtype), embedding.to(dtype)).float()
+
+
+@cache
+def products() -> torch.dtype:
+    """The type in which this processor multiplies matrices sooner: bfloat16 where it has the instructions, else float32."""
+    each = torch.randn(512, 256)
+    took = {dtype: timeit(partial(torch.mm, each.to(dtype), each.to(dtype).T), number=20) for dtype in _TYPES}
+    return min(took, key=took.__getitem__)
+
+
+_TYPES = (torch.float32, torch.bfloat16)
 
 
 def _attention(

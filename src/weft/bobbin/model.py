@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 
 
 class Size(NamedTuple):
-    """Layers, heads, width and width of the MLP. The default gives every step of a mechanism a layer and heads of its own."""
+    """Layers, heads, widths of the stream, of the MLP and of a head. The default gives a step of a mechanism heads of its own."""
 
     layers: int = 6
-    heads: int = 4
+    heads: int = 8
     width: int = 128
     mlp: int = 256
+    d_head: int = 24
 
 
 BOBBIN = Size()
-TINY = Size(layers=2, heads=2, width=16, mlp=32)
+TINY = Size(layers=2, heads=2, width=16, mlp=32, d_head=8)
 """For trying the recipe out in seconds; learns nothing of use."""
 
 
@@ -29,7 +30,7 @@ def make(vocabulary: int, end: int = 1, seed: int = 0, size: Size = BOBBIN) -> A
 
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=size.width, intermediate_size=size.mlp, num_hidden_layers=size.layers,
-        num_attention_heads=size.heads, num_key_value_heads=size.heads, max_position_embeddings=512,
+        num_attention_heads=size.heads, num_key_value_heads=size.heads, head_dim=size.d_head, max_position_embeddings=512,
         tie_word_embeddings=True, bos_token_id=0, eos_token_id=end, pad_token_id=None, initializer_range=0.02,
         dtype="float32",
     )  # fmt: skip

@@ -5,7 +5,7 @@ optimizer.step(scale=0.5)                              # half the learning rates
 optimizer.state()                                      # tensors by name, as `restore` takes them
 
 Muon (Keller Jordan, 2024) turns a matrix's momentum into the nearest one whose singular values are all about 1, so that rare
-directions are learned as fast as common ones. Matrices of one shape are turned at once.
+directions are learned as fast as common ones. Matrices of one shape are turned at once, in the type that the processor is quick at.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
+from weft.bobbin.forward import products
 
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 MOMENTUM, BETAS, DECAY = 0.95, (0.9, 0.98), 0.2
@@ -82,7 +84,7 @@ def orthogonal(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Matrices [n, rows, columns] with all singular values brought to about 1 (0.7 to 1.2), by Newton-Schulz steps."""
     a, b, c = _QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).bfloat16()
+    x = (matrices.mT if tall else matrices).to(products())
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         square = x @ x.mT

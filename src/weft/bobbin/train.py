@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from weft.bobbin import corpus, measure, model, optim, tokenizer
-from weft.bobbin.forward import forward
+from weft.bobbin.forward import forward, products
 from weft.errors import ModelError
 
 WARM = 100
@@ -37,7 +37,7 @@ PER_SHARD = 50
 class Recipe:
     """What a training run is: all but `steps`, `every` and `n` must stay the same on resuming."""
 
-    steps: int = 8_000
+    steps: int = 7_000
     rows: int = 24
     seed: int = 0
     rate: float = 1.0
@@ -108,7 +108,7 @@ def loss_of(net: Any, batch: corpus.Shard) -> torch.Tensor:
     little = weights < 1
     looked = (weights > 0) & (~little | (chance < LOOKED))
     before = F.pad(looked, (0, 1))  # a token is foretold at the place before it
-    each = F.cross_entropy(forward(net, batch.ids, batch.texts, at=before), batch.ids[:, 1:][looked], reduction="none")
+    each = F.cross_entropy(forward(net, batch.ids, batch.texts, products(), before), batch.ids[:, 1:][looked], reduction="none")
     share = torch.where(little, weights / LOOKED, weights)[looked]
     return (each * share).sum() / share.sum()
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from weft.tasks import TASKS, BeliefTracking, Task
 
-SHOWN: tuple[Task, ...] = (*(each() for each in TASKS.values()), BeliefTracking(layout="crossed", characters=3))
+SHOWN: tuple[Task, ...] = (
+    *(each() for each in TASKS.values()),
+    *(BeliefTracking(layout=layout, characters=3) for layout in ("crossed", "listed")),
+)
 
 
 def described(task: Task) -> str:

@@ -2,7 +2,9 @@
 
 "Bob fills a cup with tea. Ann fills a jug with milk. … What does Bob believe is in the cup?" → " tea", and " unknown" for
 what he did not fill himself. With `layout="pairs"` each character has an object of their own. With "crossed" each character
-fills two objects and each object is filled by two characters, so that neither word alone finds the state.
+fills two objects and each object is filled by two characters, so that neither word alone finds the state. With "listed" each
+has an object of their own and all is told in one sentence, "Bob and Ann fill a cup and a jug with tea and milk, in that order.",
+so that no state stands beside a name: only its place says whose it is.
 
 Counterfactuals of Prakash et al. (arXiv 2505.14685), by `kind`; `batch.expected` follows from the causal model:
 
@@ -24,7 +26,7 @@ from typing import ClassVar
 import weft
 from weft.tasks.batch import Text, write
 from weft.tasks.causal import CausalModel, Inputs, Variable
-from weft.tasks.story import STORY, UNKNOWN, Clauses, asked, fetched, fresh, pointed_at, reversed_with, told
+from weft.tasks.story import STORY, UNKNOWN, Clauses, asked, fetched, fresh, listed, pointed_at, reversed_with, told
 from weft.tasks.task import Pair, Swap, Task
 from weft.tasks.words.english import DRINKS
 
@@ -36,7 +38,7 @@ SWAPS = {
     "query_object": Swap(("query_object_id",)),
     "source": Swap(("character_id", "object_id"), keep=("address", "state_id")),
 }
-LAYOUTS = ("pairs", "crossed")
+LAYOUTS = ("pairs", "crossed", "listed")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class BeliefTracking(Task):
             )
         if self.characters < (3 if self.layout == "crossed" else 2):
             raise weft.errors.ProgramError(
-                f"{self.characters} characters are too few for {self.layout!r}: crossed takes 3 at least, pairs 2"
+                f"{self.characters} characters are too few for {self.layout!r}: crossed takes 3 at least, the others 2"
             )
 
     def draw(self, rng: random.Random) -> Pair | None:
@@ -69,7 +71,7 @@ class BeliefTracking(Task):
         """Which character has which object; crossed ones in any order, so that first appearance tells nothing."""
         n = self.characters
         own = [(each, each) for each in range(n)]
-        if self.layout == "pairs":
+        if self.layout != "crossed":
             return own
         both = own + [(each, (each + 1) % n) for each in range(n)]
         return rng.sample(both, len(both))
@@ -95,7 +97,8 @@ class BeliefTracking(Task):
         return (clauses, rng.choice(absent)), (reversed_with(clauses, _others(rng, clauses)), there)
 
     def render(self, inputs: Inputs) -> Text:
-        return write(self.preamble, *told(inputs["clauses"]), *asked(inputs["character"], inputs["object"]))
+        story = listed if self.layout == "listed" else told
+        return write(self.preamble, *story(inputs["clauses"]), *asked(inputs["character"], inputs["object"]))
 
     @property
     def causal_model(self) -> CausalModel:

@@ -76,6 +76,17 @@ def told(clauses: Clauses) -> list[str | tuple[str, str]]:
     return pieces
 
 
+def listed(clauses: Clauses) -> list[str | tuple[str, str]]:
+    """The same story in one sentence, so that order alone says whose state is which: "Bob and Ann fill a cup and a jug with …"."""
+    pieces: list[str | tuple[str, str]] = []
+    for at, (role, before) in enumerate((("character", ""), ("object", "a "), ("state", ""))):
+        pieces.append(("", " fill ", " with ")[at])
+        for number, clause in enumerate(clauses):
+            pieces += [("" if number == 0 else " and " if number == len(clauses) - 1 else ", ") + before]
+            pieces.append((f"{role}_{number}", clause[at]))
+    return [*(each for each in pieces if each), ", in that order."]
+
+
 def asked(character: str, thing: str) -> list[str | tuple[str, str]]:
     """The question as pieces."""
     return [
