@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 WEFT = str(Path(sys.executable).with_name("weft"))
-COMMANDS = ["demo", "serve", "models", "show", "replay", "bench"]
+COMMANDS = ["demo", "atlas", "serve", "models", "show", "replay", "bench"]
 
 
 def weft(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -77,7 +77,7 @@ def test_an_address_that_others_can_reach_is_refused() -> None:
 
 
 def test_the_demo_finds_the_planted_head(tmp_path: Path) -> None:
-    done = weft("demo", "--json", "--out", str(tmp_path))
+    done = weft("demo", "--planted", "--json", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr + done.stdout
     found = json.loads(done.stdout)
     assert found["right"] and found["found"] == found["planted"] == [2, 3]
@@ -89,3 +89,33 @@ def test_the_demo_finds_the_planted_head(tmp_path: Path) -> None:
     assert found["record"] in shown.stdout
     again = weft("replay", found["files"]["record"], "--json")
     assert again.returncode == 0 and json.loads(again.stdout)["agrees"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_serves_bobbin_and_ends_with_its_atlas(tmp_path: Path) -> None:
+    command = [WEFT, "demo", "--json", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=850)
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = json.loads(done.stdout)
+    assert found["right"] and found["replay_agrees"]
+    assert max(max(row) for row in found["effect"]) > 0.3
+    assert {"abilities", "induction", "functions", "predicates"} <= {
+        *found["atlas"]["found"],
+        *found["atlas"]["skipped"],
+    }
+    assert Path(found["files"]["report"]).stat().st_size > 1e6
+    again = weft("replay", found["files"]["record"], "--json")
+    assert again.returncode == 0 and json.loads(again.stdout)["agrees"]
+
+
+def test_an_atlas_is_printed_and_gone_on_with(tmp_path: Path) -> None:
+    folder = tmp_path / "atlas"
+    first = weft("atlas", "planted/pointers", "--n", "16", "--out", str(folder), "--json")
+    assert first.returncode == 0, first.stderr
+    found = json.loads(first.stdout)
+    assert {*found["found"], *found["skipped"]} >= {"abilities", "induction", "stream", "functions", "predicates"}
+    again = weft("atlas", "planted/pointers", "--n", "16", "--out", str(folder))
+    assert again.returncode == 0 and "Left out" in again.stdout
+    other = weft("atlas", "planted/pointers", "--n", "17", "--out", str(folder))
+    assert other.returncode == 1 and "give another folder" in other.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from tests.tiny import tiny
 
 import weft
@@ -61,3 +62,14 @@ def test_every_document_that_is_linked_is_there() -> None:
 def test_the_training_shown_leaves_the_planted_head_alone() -> None:
     (code,) = blocks("docs/training.md", "python")
     assert run(code, "training.md")["mask"].nonzero().tolist() == [[2, 3]]
+
+
+def test_the_atlas_shown_finds_the_planted_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: weft.tasks.TASKS[name] for name in ("select_one", "repeated")}
+    monkeypatch.setattr(weft.tasks, "TASKS", few)  # all of them take long
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("docs/atlas.md", "python")
+    found = run(code, "docs/atlas.md")["found"]
+    assert found["induction"].above() == [(2, 3)]
+    assert "could not be asked" in found.skipped["functions"]
+    assert "select_one" in found.skipped["predicates"]

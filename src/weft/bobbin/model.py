@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Size(NamedTuple):
-    """Layers, heads, widths of the stream, of the MLP and of a head. The default gives a step of a mechanism heads of its own."""
+    """Layers, heads, widths of stream, MLP and head. The default gives every step of a mechanism heads of its own."""
 
     layers: int = 6
     heads: int = 8

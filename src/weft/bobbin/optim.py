@@ -5,7 +5,8 @@ optimizer.step(scale=0.5)                              # half the learning rates
 optimizer.state()                                      # tensors by name, as `restore` takes them
 
 Muon (Keller Jordan, 2024) turns a matrix's momentum into the nearest one whose singular values are all about 1, so that rare
-directions are learned as fast as common ones. Matrices of one shape are turned at once, in the type that the processor is quick at.
+directions are learned as fast as common ones. Matrices of one shape are turned at once, in the type that the processor
+multiplies sooner.
 """
 
 from __future__ import annotations

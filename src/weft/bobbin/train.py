@@ -108,7 +108,8 @@ def loss_of(net: Any, batch: corpus.Shard) -> torch.Tensor:
     little = weights < 1
     looked = (weights > 0) & (~little | (chance < LOOKED))
     before = F.pad(looked, (0, 1))  # a token is foretold at the place before it
-    each = F.cross_entropy(forward(net, batch.ids, batch.texts, products(), before), batch.ids[:, 1:][looked], reduction="none")
+    logits = forward(net, batch.ids, batch.texts, products(), before)
+    each = F.cross_entropy(logits, batch.ids[:, 1:][looked], reduction="none")
     share = torch.where(little, weights / LOOKED, weights)[looked]
     return (each * share).sum() / share.sum()
 

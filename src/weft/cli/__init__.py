@@ -1,4 +1,4 @@
-"""The command line: `weft demo | serve MODEL… | models | show FILE | replay FILE | bench`.
+"""The command line: `weft demo | atlas MODEL | serve MODEL… | models | show FILE | replay FILE | bench`.
 
 Commands import what they need when they run, so that `weft --help` is there at once.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,23 +38,47 @@ def weft() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the figures and the record.")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option(help="Folder for the figures, the record and the atlas.")] = Path("demo-out"),
+    planted: Annotated[
+        bool,
+        typer.Option("--planted", help="A model built by hand instead, whose one head is known and must be found."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Find a planted induction head, through a server of its own. Status 0 only if it is the right one."""
-    from weft.cli.induction_demo import run_demo, show_demo
-
-    findings = run_demo(out)
+    """Bobbin, through a server of its own: an experiment, its replay, and its atlas. Status 0 only if all agrees."""
+    shown: Any = import_module("weft.cli.induction_demo" if planted else "weft.cli.demo")
+    findings = shown.run_demo(out)
     if as_json:
-        print(json.dumps(findings.to_data(), indent=2))
+        print(json.dumps(findings.to_data(), indent=2, ensure_ascii=False))
     else:
-        show_demo(findings)
+        shown.show_demo(findings)
     raise typer.Exit(0 if findings.right else 1)
 
 
 @app.command()
+def atlas(
+    model: Annotated[
+        str, typer.Argument(help="A built-in name, a hub id or a folder; with --url, a name there.")
+    ] = "bobbin",
+    url: Annotated[str, typer.Option("--url", envvar="WEFT_URL", help="Of a model that a server holds.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report and the results; NAME-atlas if not given.")
+    ] = None,
+    n: Annotated[int, typer.Option(help="Prompts a task; other numbers follow from it.")] = 100,
+    seed: Annotated[int, typer.Option(help="Draws the prompts.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """What a model can do and by which mechanisms, as one page. Status 1 if stopped; the same command goes on there."""
+    from weft.cli.atlas import run_atlas
+
+    raise typer.Exit(0 if run_atlas(model, url, out, n, seed, as_json) else 1)
+
+
+@app.command()
 def serve(
-    models: Annotated[list[str], typer.Argument(help="Built-in names, hub ids or folders; NAME=SOURCE gives a name.")],
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Built-in names, hub ids or folders; NAME=SOURCE gives a name. [bobbin]")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to serve on; this version serves this machine alone.")
     ] = "127.0.0.1",
@@ -65,7 +90,7 @@ def serve(
     """Serve models over HTTP until interrupted."""
     from weft.cli.service import serve_models
 
-    serve_models(models, host=host, port=port, folder=folder)
+    serve_models(models or ["bobbin"], host=host, port=port, folder=folder)
 
 
 @app.command()

@@ -14,9 +14,10 @@ from weft.methods.filter_heads import FilterHeads, filter_heads
 from weft.methods.filtering.predicate import Predicate
 from weft.methods.function_vector import FunctionVector, function_vector, universal
 from weft.methods.functions.steering import Steering
+from weft.methods.induction_heads import InductionHeads, induction_heads
 from weft.methods.result import Result
 
 __all__ = [
-    "FilterHeads", "FunctionVector", "Patching", "Predicate", "Result", "Steering", "activation_patching", "filter_heads",
-    "function_vector", "load", "universal",
+    "FilterHeads", "FunctionVector", "InductionHeads", "Patching", "Predicate", "Result", "Steering", "activation_patching",
+    "filter_heads", "function_vector", "induction_heads", "load", "universal",
 ]  # fmt: skip

@@ -109,8 +109,19 @@ def _begins(model: Any, rows: Sequence[tuple[str, str]]) -> list[int]:
             raise weft.errors.PositionError(
                 f"nothing stands before {answer!r} in {prompt!r} for the model to go on from"
             )
+        _sayable(model, ids[begin:], answer)
         begins.append(begin)
     return begins
+
+
+def _sayable(model: Any, ids: Any, answer: str) -> None:
+    """An answer that is not in the vocabulary cannot be given: "unknown" foretold as "unknown" would count as right."""
+    unknown = model.tokens.data.get("unk_token")
+    if unknown and unknown not in answer and unknown in model.tokens.pieces(ids):
+        raise weft.errors.TokenError(
+            f"this model's tokenizer has no token for part of {answer!r} (it gives {unknown}), so the model cannot say it; "
+            "ask in words that it knows (tasks take words= or categories=)"
+        )
 
 
 def _visible(answer: str) -> int:

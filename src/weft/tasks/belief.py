@@ -3,8 +3,8 @@
 "Bob fills a cup with tea. Ann fills a jug with milk. … What does Bob believe is in the cup?" → " tea", and " unknown" for
 what he did not fill himself. With `layout="pairs"` each character has an object of their own. With "crossed" each character
 fills two objects and each object is filled by two characters, so that neither word alone finds the state. With "listed" each
-has an object of their own and all is told in one sentence, "Bob and Ann fill a cup and a jug with tea and milk, in that order.",
-so that no state stands beside a name: only its place says whose it is.
+has an object of their own and all is told in one sentence, "Bob and Ann fill a cup and a jug with tea and milk, in that
+order.", so that no state stands beside a name: only its place says whose it is.
 
 Counterfactuals of Prakash et al. (arXiv 2505.14685), by `kind`; `batch.expected` follows from the causal model:
 

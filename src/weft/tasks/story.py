@@ -77,7 +77,7 @@ def told(clauses: Clauses) -> list[str | tuple[str, str]]:
 
 
 def listed(clauses: Clauses) -> list[str | tuple[str, str]]:
-    """The same story in one sentence, so that order alone says whose state is which: "Bob and Ann fill a cup and a jug with …"."""
+    """The same story in one sentence, so that order alone says whose a state is: "Bob and Ann fill a cup and a jug with …"."""
     pieces: list[str | tuple[str, str]] = []
     for at, (role, before) in enumerate((("character", ""), ("object", "a "), ("state", ""))):
         pieces.append(("", " fill ", " with ")[at])
