@@ -135,13 +135,17 @@ def _stand(setting: Setting, python: str, apart: bool) -> Here | Apart:
 
 def _round(entry: Entry, each: Here | Apart, taken: dict[str, list[float]], rival: str) -> torch.Tensor:
     found = each.run()
+    entry.first, entry.work = each.first, dict(each.work)
+    note(entry, found, taken.setdefault(rival, [0.0, 0.0]))
+    return found.result
+
+
+def note(entry: Entry, found: stands.Run, share: list[float]) -> None:
+    """Put a run's times into its entry, and what others took and there was into `share`."""
     entry.seconds.append(found.seconds)
     entry.core.append(found.core)
-    entry.first, entry.work = each.first, dict(each.work)
-    share = taken.setdefault(rival, [0.0, 0.0])
     share[0] += found.others
     share[1] += found.there
-    return found.result
 
 
 def _finish(row: Row, setting: Setting, results: dict[str, torch.Tensor], taken: dict[str, list[float]]) -> None:
@@ -151,7 +155,6 @@ def _finish(row: Row, setting: Setting, results: dict[str, torch.Tensor], taken:
     row.counted = counted(TASKS[setting.task].calls, whole)
     for rival in results:
         entry = row.entries[rival]
-        entry.others = _share(taken, rival)
         if len(part.patches) == len(whole.patches):
             continue
         if stands.sampled(rival, TASKS[setting.task].calls):
@@ -159,7 +162,14 @@ def _finish(row: Row, setting: Setting, results: dict[str, torch.Tensor], taken:
             entry.scaled = (len(whole.patches) + base) / (len(part.patches) + base)
         else:
             results[rival] = results[rival][index]
-    _compare(row, {name: value for name, value in results.items() if name != "bare"})
+    judge(row, {name: value for name, value in results.items() if name != "bare"}, taken)
+
+
+def judge(row: Row, results: dict[str, torch.Tensor], taken: dict[str, list[float]]) -> None:
+    """Void the row where results differ or others took too much."""
+    _compare(row, results)
+    for rival in taken:
+        row.entries[rival].others = _share(taken, rival)
     busy = max((entry.others for entry in row.entries.values()), default=0.0)
     if busy > IDLE:
         row.void.append(f"not idle: other processes took up to {busy:.0%} of the cores")

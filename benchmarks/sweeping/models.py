@@ -56,6 +56,7 @@ SHAPES = {
         Shape("gpt2", "gpt2", 12, 12, 12, 768, 3072, 50257),
         Shape("llama", "llama", 16, 16, 4, 1024, 2816, 32000),
         Shape("tiny", "gpt2", 2, 4, 4, 64, 256, 512),
+        Shape("tiny-words", "gpt2", 2, 4, 4, 64, 256, 2048),
         Shape("tiny-llama", "llama", 2, 4, 2, 64, 160, 512),
     )
 }

@@ -31,6 +31,14 @@ MEANINGS = """
   about what the next one costs are sampled; weft always runs the whole.
 - —: that tool cannot do the task; the reasons are below.
 """
+METHODS = """
+## By the methods
+
+`weft bench atlas` times what `function_vector` and `filter_heads` do to all heads of a GPT-2-sized model, by their own
+functions: indirect effects of 25 prompts and patched queries of 32, each of 64 tokens or more, against one forward pass a head
+with a plain hook. At least 30 times is asked of it, results equal to 1e-4 of the largest value. It prints its machine and
+versions as this page has them; "hooks, one row" is the same loop with `logits_to_keep=1`.
+"""
 
 
 def write(rows: list[Row], machine: dict[str, Any], folder: Path = DOCS) -> None:
@@ -48,6 +56,7 @@ def write(rows: list[Row], machine: dict[str, Any], folder: Path = DOCS) -> None
         "## Row by row\n",
         "```\n" + "\n\n".join(show.text(row) for row in rows) + _between(rows) + "\n```",
         _reasons(rows),
+        METHODS,
     ]
     (folder / "performance.md").write_text("\n".join(parts).rstrip() + "\n")
 

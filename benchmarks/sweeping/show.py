@@ -8,7 +8,17 @@ from typing import Any
 from sweeping.contest import Row
 from sweeping.tasks import TASKS
 
-NAMES = ("weft", "hooks", "expert", "nnsight", "transformer-lens", "pyvene", "weft one by one", "bare")
+NAMES = (
+    "weft",
+    "hooks",
+    "hooks, one row",
+    "expert",
+    "nnsight",
+    "transformer-lens",
+    "pyvene",
+    "weft one by one",
+    "bare",
+)
 
 
 def header(machine: dict[str, Any]) -> str:
@@ -20,8 +30,8 @@ def header(machine: dict[str, Any]) -> str:
     )
 
 
-def text(row: Row) -> str:
-    """One row, a contestant a line."""
+def text(row: Row, bars: dict[str, float] | None = None) -> str:
+    """One row, a contestant a line; `bars` are the ratios asked for, where it is not a task of `weft bench sweeps`."""
     note = "  quick" if row.quick else ""
     lines = [f"({row.task}) {row.title} · {row.model}{note}" + (f"  VOID: {'; '.join(row.void)}" if row.void else "")]
     for name in _order(row):
@@ -38,7 +48,7 @@ def text(row: Row) -> str:
             + (f", {core:.2f}× in core-seconds" if core and name != "weft" else "")
             + (f"  others {entry.others:.0%}" if entry.others > 0.01 else "")
         )
-    return "\n".join([*lines, *(f"    {line}" for line in judged(row))])
+    return "\n".join([*lines, *(f"    {line}" for line in judged(row, bars))])
 
 
 def _order(row: Row) -> list[str]:
@@ -50,12 +60,11 @@ def seconds(value: float) -> str:
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
-def judged(row: Row) -> list[str]:
+def judged(row: Row, bars: dict[str, float] | None = None) -> list[str]:
     """What was asked for and what came: bars, counted work, the yardstick, what a trace adds."""
     lines = []
-    task = TASKS[row.task]
     if row.model == "gpt2" and not row.quick:
-        for rival, bar in task.bars.items():
+        for rival, bar in (TASKS[row.task].bars if bars is None else bars).items():
             ratio = row.ratio(rival)
             if ratio:
                 lines.append(f"asked ≥ {bar:g}× {rival}: {ratio:.1f}× {verdict(ratio >= bar, row)}")

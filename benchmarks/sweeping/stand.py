@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,15 +99,20 @@ class Here:
 
     def run(self) -> Run:
         self.work.clear()
-        before, spent = machine.now(), time.process_time()
-        for _ in range(self.inner):
-            result = self.function(self.handle, self.data)
-        after, spent = machine.now(), time.process_time() - spent
-        clock = after.clock - before.clock
-        return Run(clock / self.inner, spent / self.inner, result.detach(), *machine.others(before, after))
+        return timed(lambda: self.function(self.handle, self.data), self.inner)
 
     def close(self) -> None:
         return None
+
+
+def timed(function: Callable[[], torch.Tensor], inner: int = 1) -> Run:
+    """A function's run in this process, done `inner` times."""
+    before, spent = machine.now(), time.process_time()
+    for _ in range(inner):
+        result = function()
+    after, spent = machine.now(), time.process_time() - spent
+    clock = after.clock - before.clock
+    return Run(clock / inner, spent / inner, result.detach(), *machine.others(before, after))
 
 
 def sampled(rival: str, calls: str) -> bool:

@@ -146,6 +146,36 @@ def test_the_end_of_the_model_written(which: Which) -> None:
     hold(which, use)
 
 
+FEW = torch.tensor([[1, 2, 5], [3, 4, 4]])
+EVERYWHERE = torch.arange(30).reshape(2, 5, 3) % 7
+
+
+@pytest.mark.parametrize("which", MODELS, ids=str)
+def test_entries_gathered_of_the_logits(which: Which) -> None:
+    def use(s: Any) -> None:
+        a = s.run(ROWS)
+        b, c, d, e = (a.fork() for _ in range(4))
+        for number, run in enumerate((b, c, d, e)):
+            run.z[1][:, -1, number % 2] = 0.1 * number
+        b.logits[:, -1].gather(-1, FEW).save("several a row")
+        c.logits[c.rows, c.at(-2)].gather(1, FEW[:, :1]).save("one a row")
+        d.logits[:, -1].gather(-1, FEW[:1]).save("of the first row")
+        e.logits[:, -3:].gather(-1, EVERYWHERE[:, :3]).save("of three places")
+        a.logits.gather(2, EVERYWHERE).save("everywhere")
+
+    hold(which, use)
+
+
+def test_of_gathered_entries_only_their_columns_are_made() -> None:
+    def work(pick: Use) -> str:
+        notes = results(MODELS[0], lambda s: pick(s.run(ROWS).logits[:, -1]), "auto")[1].notes
+        return next(note for note in notes if note.strip().startswith("logits"))
+
+    gathered = work(lambda logits: logits.gather(-1, torch.tensor([[3], [4]])).save("x"))
+    assert gathered == work(lambda logits: logits[torch.arange(2), torch.tensor([3, 4])].save("x"))
+    assert gathered != work(lambda logits: logits.save("x"))
+
+
 @pytest.mark.parametrize("which", MODELS, ids=str)
 def test_modules_by_their_paths(which: Which) -> None:
     def use(s: Any) -> None:

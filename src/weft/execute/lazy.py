@@ -208,7 +208,7 @@ class Picked(Lazy):
         return self.site.at(self.rows, self.positions).reshape(self.shape)
 
     def op(self, name: str, args: tuple[Any, ...]) -> Any:
-        """One vocabulary entry for all, or one for each row."""
+        """One vocabulary entry for all, or one or several for each row."""
         if self.site.patches or self.site.ready is not None:
             return None
         axis = len(self.shape) - 1
@@ -224,7 +224,19 @@ class Picked(Lazy):
             wanted, place = torch.unique(entries, return_inverse=True)
             rows, place = torch.broadcast_tensors(rows, place)
             return self.site.at(self.rows, self.positions, wanted)[rows, place]
+        if name == "gather" and args[0] in (axis, -1):
+            return self._gathered(args[1])
         return None
+
+    def _gathered(self, index: torch.Tensor) -> torch.Tensor | None:
+        """Entries [*lead, n] of each row."""
+        if not plain(index) or tuple(index.shape[:-1]) != self.shape[:-1] or not index.numel():
+            return None
+        if int(index.min()) < 0 or int(index.max()) >= self.shape[-1]:
+            return None  # the operation itself says so
+        wanted, place = torch.unique(index, return_inverse=True)
+        picked = self.site.at(self.rows, self.positions, wanted)
+        return picked.gather(-1, place.reshape(len(picked), -1)).reshape(index.shape)
 
 
 def mesh(rows: range, positions: range) -> tuple[torch.Tensor, torch.Tensor]:

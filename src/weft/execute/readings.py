@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ class Reading(NamedTuple):
     positions: torch.Tensor
 
 
+FEW = 1024
+"""Entries of a `gather` that are few: of more, columns are copied and rows unembedded run by run for little."""
 Consumers = Mapping[int, Sequence[int]]
 
 
@@ -57,8 +60,12 @@ def _entry(nodes: Sequence[Node], user: Op, selected: Ref, axis: int) -> bool:
         return False
     if user.name == "select.int":
         return user.args[1] == axis
+    if user.name == "gather":
+        return user.args[1] in (axis, -1) and _constant(nodes, user.args[2], FEW)
     return user.name == "index.Tensor" and len(user.args[1]) == 2 and all(_constant(nodes, ref) for ref in user.args[1])
 
 
-def _constant(nodes: Sequence[Node], ref: object) -> bool:
-    return isinstance(ref, Ref) and isinstance(nodes[ref.node], Const)
+def _constant(nodes: Sequence[Node], ref: object, most: float = inf) -> bool:
+    """Whether it is a constant, of at most so many numbers."""
+    node = nodes[ref.node] if isinstance(ref, Ref) else None
+    return isinstance(node, Const) and node.data.type.numel <= most
