@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from tasks_models import random_model, word_tokenizer
+from tests.tiny import tiny_gpt2
 from transformers import AutoTokenizer
 
 import weft
@@ -100,9 +101,19 @@ def test_only_pairs_that_are_right_on_both_sides_are_kept(induction) -> None:
     assert kept == batch.take(range(4, 10))
 
 
-def test_a_tie_is_wrong(induction) -> None:
-    prompts = tasks.SelectOne().sample(5)  # none of its words is known to this model: all options are one token, <unk>
-    assert accuracy(induction, prompts).value == 0
+def test_a_tie_is_wrong() -> None:
+    prompts = tasks.SelectOne().sample(5)
+    words = word_tokenizer(prompts.prompts)
+    net = tiny_gpt2(vocab_size=len(words), n_positions=512)
+    for each in net.parameters():
+        each.data.zero_()  # all words are as likely
+    assert accuracy(weft.load(net, tokenizer=words), prompts).value == 0
+
+
+def test_a_word_that_the_model_cannot_say_is_refused(induction) -> None:
+    """All options would be <unk>, and an answer foretold as <unk> would count as right."""
+    with pytest.raises(weft.errors.TokenError, match=r"no token for part of .* \(it gives <unk>\)"):
+        accuracy(induction, tasks.SelectOne().sample(5))
 
 
 @pytest.mark.parametrize(
