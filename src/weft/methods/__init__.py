@@ -14,9 +14,10 @@ from weft.methods.filter_heads import FilterHeads, filter_heads
 from weft.methods.filtering.predicate import Predicate
 from weft.methods.function_vector import FunctionVector, function_vector, universal
 from weft.methods.functions.steering import Steering
+from weft.methods.reproduce import Reproduction, reproduce
 from weft.methods.result import Result
 
 __all__ = [
-    "FilterHeads", "FunctionVector", "Patching", "Predicate", "Result", "Steering", "activation_patching", "filter_heads",
-    "function_vector", "load", "universal",
+    "FilterHeads", "FunctionVector", "Patching", "Predicate", "Reproduction", "Result", "Steering", "activation_patching",
+    "filter_heads", "function_vector", "load", "reproduce", "universal",
 ]  # fmt: skip
