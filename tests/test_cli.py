@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 WEFT = str(Path(sys.executable).with_name("weft"))
-COMMANDS = ["demo", "serve", "models", "show", "replay", "bench"]
+COMMANDS = ["demo", "serve", "models", "reproduce", "show", "replay", "bench"]
 
 
 def weft(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -83,6 +83,7 @@ def reproduce(
     seed: int = 0,
     only_right: bool | None = None,
     settings: Mapping[str, Any] | None = None,
+    loading: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> Reproduction:
@@ -99,16 +100,17 @@ def reproduce(
 
     `only_right`: the papers ask only what the model answers rightly. True holds to that, False takes all prompts, None takes
     all of them only in parts where a model that is not the paper's gets too few right; rows say so. `settings`: changes of
-    the paper's, {"n_means": 4}; then nothing is comparable. `out`: a folder that each finished part is saved in, and taken
-    from when this is run again. Ctrl-C ends it after the part of the work it is in.
+    the paper's, {"n_means": 4}; then nothing is comparable. `loading`: options of weft.load. `out`: a folder that each
+    finished part is saved in, and taken from when this is run again. Ctrl-C ends it after the part of the work it is in.
 
     It misleads where a number agrees for another reason: read `differs`, above all that words are weft's own, so intervals
     do not cover the difference between word lists. A mark of M means that the paper's number itself is not verified.
     """
     known = _paper(paper)
     values = known.changed(dict(settings or {}))
-    if (loaded := _model(known, model)) is None or isinstance(loaded, str):
-        return _nothing(known, values, loaded or "", seed)
+    loaded = _model(known, model, dict(loading or {}))
+    if isinstance(loaded, str):
+        return _nothing(known, values, loaded, seed)
     if loaded.tokens is None:
         raise weft.errors.TokenError(
             "a paper's prompts are words and this model has no tokenizer; give one: weft.load(source, tokenizer=…)"
@@ -130,6 +132,8 @@ def _finished(work: Work, arrays: dict[str, xr.DataArray], own: str, folder: Pat
     )
     made = rows(work.paper, own, arrays, work.results, work.reasons, loose, other)
     notes = [*work.notes, *(f"{part}: all prompts, right or not: {why}" for part, why in loose.items())]
+    for part, each in work.results.items():
+        notes += [f"{part}: no {what}: {why}" for what, why in getattr(each, "left_out", {}).items()]
     found = _result(
         work.paper, work.values, made, model=work.model.card.name, arrays=arrays, seeds=(work.seed,), stopped=work.stopped,
         notes=tuple(notes), failed=dict(work.reasons), parts=dict(work.results),
@@ -172,7 +176,7 @@ def _paper(name: str) -> Paper:
     return PAPERS[name]
 
 
-def _model(paper: Paper, model: Any) -> Any:
+def _model(paper: Paper, model: Any, options: dict[str, Any]) -> Any:
     """The model; or a text that says why there is none."""
     if model is None:
         there = [each.id for each in paper.models if cached(each.id)]
@@ -183,8 +187,10 @@ def _model(paper: Paper, model: Any) -> Any:
             )  # fmt: skip
         model = there[0]
     if not isinstance(model, str | Path):
+        if options:
+            raise weft.errors.ModelError("loading= is for a model that is loaded here; this one is loaded")
         return model
     try:
-        return weft.load(str(model), weights=True)
+        return weft.load(str(model), weights=True, **options)
     except weft.errors.ModelError as error:
         return error.message

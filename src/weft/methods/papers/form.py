@@ -115,4 +115,4 @@ class Paper:
 
     def command(self, model: str) -> str:
         """What reproduces it on a machine that has the weights."""
-        return f"weft reproduce {self.name} --model {model} --out {self.name}"
+        return f"weft reproduce {self.name} --model {model} --dtype bfloat16 --device auto --out {self.name}"

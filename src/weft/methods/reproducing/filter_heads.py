@@ -83,7 +83,7 @@ def _within(main: Any) -> dict[str, xr.DataArray]:
         )
     if "probe" in main.arrays:
         probe = main["probe"]
-        made["probe"] = probe.isel(member=int(probe.sel(measure="rate").argmax()))
+        made["probe"] = probe.isel(member=int(np.argmax(probe.sel(measure="rate").values)))
     return made
 
 

@@ -78,7 +78,7 @@ def found(
     try:
         return _at(held[name], labels), ""
     except KeyError:
-        return None, f"{name!r} has no {'/'.join(labels)} in this run"
+        return None, f"{name!r} has no {'/'.join(labels)} in this run (see its notes)"
 
 
 def _at(array: xr.DataArray, labels: list[str]) -> Ours:
