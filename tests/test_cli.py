@@ -54,6 +54,20 @@ def test_a_benchmark_that_is_not_there_is_named_with_those_that_are() -> None:
     assert done.returncode == 1 and "no benchmark is called 'nothing'" in done.stderr
 
 
+def test_reproduce_lists_the_papers() -> None:
+    done = weft("reproduce")
+    assert done.returncode == 0
+    assert "function-vectors" in done.stdout and "arXiv 2510.26784; meta-llama/Llama-3.3-70B-Instruct" in done.stdout
+
+
+def test_reproduce_without_weights_says_what_is_missing_and_status_1() -> None:
+    done = weft("reproduce", "filter-heads", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1 and not found["right"]
+    assert found["missing"]["needs"][1]["bytes_bfloat16"] == 54_454_256_640
+    assert found["rows"][1]["expected"] == "0.863 (884 of 1,024)"
+
+
 def _interruptible() -> None:
     """What a shell starts in the background ignores interrupts, and so do its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

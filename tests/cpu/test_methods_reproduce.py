@@ -1,4 +1,4 @@
-"""`weft.methods.reproduce`: the papers' settings are what runs, their figures stand beside ours, and nothing passes silently."""
+"""`reproduce`: the papers' settings are what runs, their figures stand beside ours, and nothing passes silently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from weft.methods.reproducing import filter_heads as filter_run
 from weft.methods.reproducing import function_vectors as vector_run
 from weft.methods.reproducing.rows import Ours, agrees
 
-WORDS = {"mediator": "", "search": "", "intervention": "", "metric": "", "control": ""}
+WORDS: dict[str, Any] = {"mediator": "", "search": "", "intervention": "", "metric": "", "control": ""}
 FEW = {"tasks": ("country-capital",), "n_means": 2, "n_effects": 1, "n_heads": 2, "shots": 2}
 
 
@@ -179,8 +179,8 @@ def test_what_a_model_gets_wrong_is_asked_only_where_rows_say_so() -> None:
     found = reproduce("function-vectors", tiny("GPTJ"), settings=FEW, progress=False)
     row = found.rows[0]
     assert row.ours == 0
-    assert row.reason == "another model; other settings (n_effects, n_heads, n_means, shots, tasks); counts prompts that the " \
-                         "model answers wrongly too"  # fmt: skip
+    loose = "counts prompts that the model answers wrongly too"
+    assert row.reason == f"another model; other settings (n_effects, n_heads, n_means, shots, tasks); {loose}"
     assert any("answers none of 2 prompts" in note for note in found.notes)
 
 
@@ -219,6 +219,20 @@ def test_the_mean_of_tasks_has_the_interval_of_independent_ones() -> None:
     value, low, high, n = vector_run._mean(tasks)
     half = (0.1**2 + 0.1**2) ** 0.5 / 2
     assert (value, low, high, n) == pytest.approx((0.6, 0.6 - half, 0.6 + half, 20))
+
+
+def test_a_mean_over_some_of_the_tasks_is_not_held_against_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(model: Any, asked: Any) -> FunctionVector:
+        if "heads" in asked and len(calls.calls) == 12:  # the last one
+            raise ProgramError("no such words")
+        return a_vector(model, asked)
+
+    calls = Calls(made)
+    monkeypatch.setattr(vector_run, "function_vector", calls)
+    found = reproduce("function-vectors", tiny("GPTJ"), only_right=True, progress=False)
+    assert found.failed == {"vector-singular-plural": "no such words"} and not found.right
+    row = next(row for row in found.rows if row.key == "all/mean_accuracy/zero-shot/value")
+    assert row.reason == "another model; over 5 of 6 tasks, without singular-plural"
 
 
 def test_a_mask_that_keeps_no_head_says_what_stands_in_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,11 @@ def _finished(work: Work, arrays: dict[str, xr.DataArray], own: str, folder: Pat
     changed = sorted(name for name, value in work.paper.values().items() if work.values[name] != value)
     loose = dict.fromkeys(work.results, "all prompts, as asked") if work.only_right is False else work.unfiltered
     other = "; ".join(
-        [*(["another model"] if not own else []), *([f"other settings ({', '.join(changed)})"] if changed else [])]
+        [
+            *(["another model"] if not own else []),
+            *([f"other settings ({', '.join(changed)})"] if changed else []),
+            *([work.partial] if work.partial else []),
+        ]
     )
     made = rows(work.paper, own, arrays, work.results, work.reasons, loose, other)
     notes = [*work.notes, *(f"{part}: all prompts, right or not: {why}" for part, why in loose.items())]

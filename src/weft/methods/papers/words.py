@@ -16,6 +16,5 @@ _PAIRS = """
     heart cœur|blood sang|king roi|queen reine|child enfant|friend ami|day jour|night nuit|year année|summer été|winter hiver
 """
 
-ENGLISH_FRENCH: dict[str, str] = dict(
-    entry.split() for line in _PAIRS.strip().splitlines() for entry in line.strip().split("|")
-)
+_WORDS = [entry.split() for line in _PAIRS.strip().splitlines() for entry in line.strip().split("|")]
+ENGLISH_FRENCH: dict[str, str] = {english: french for english, french in _WORDS}  # noqa: C416

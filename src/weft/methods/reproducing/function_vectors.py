@@ -55,21 +55,19 @@ def _overlap(aie: xr.DataArray, heads: list[tuple[int, int]]) -> dict[str, xr.Da
 
 def _accuracies(work: Work) -> dict[str, xr.DataArray]:
     """Of each task, and their mean: "accuracy" [task, condition, value] and "mean_accuracy" [condition, value]."""
-    names = [name for name in work.values["tasks"] if "accuracy" in getattr(_of(work, name), "arrays", {})]
-    if not names:
+    found = {name: work.results.get(f"vector-{name}") for name in work.values["tasks"]}
+    tables = {name: each["accuracy"] for name, each in found.items() if each is not None and "accuracy" in each.arrays}
+    if not tables:
         return {}
-    every = xr.concat([_of(work, name)["accuracy"] for name in names], "task").assign_coords(task=names)
+    names = list(tables)
+    every = xr.concat(list(tables.values()), "task").assign_coords(task=names)
     if missing := [name for name in work.values["tasks"] if name not in names]:
-        work.notes.append(f"the means are over {len(names)} of {len(work.values['tasks'])} tasks, without {missing}")
+        work.partial = f"over {len(names)} of {len(work.values['tasks'])} tasks, without {', '.join(missing)}"
     rows = [_mean(every.sel(condition=condition)) for condition in every["condition"].values]
     mean = xr.DataArray(
         np.array(rows), dims=("condition", "value"), coords={k: every[k] for k in ("condition", "value")}
     )
     return {"accuracy": every, "mean_accuracy": mean}
-
-
-def _of(work: Work, task: str) -> object:
-    return work.results.get(f"vector-{task}")
 
 
 def _mean(tasks: xr.DataArray) -> list[float]:

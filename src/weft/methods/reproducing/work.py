@@ -39,6 +39,8 @@ class Work:
     reasons: dict[str, str] = field(default_factory=dict[str, str])
     unfiltered: dict[str, str] = field(default_factory=dict[str, str])
     notes: list[str] = field(default_factory=list[str])
+    partial: str = ""
+    """Why nothing can be held against the paper though the model is its own: a mean over some of its tasks."""
     stopped: str = ""
 
     def part(self, name: str, method: Callable[..., Any], *args: Any, **asked: Any) -> Any:
