@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 WEFT = str(Path(sys.executable).with_name("weft"))
-COMMANDS = ["demo", "atlas", "serve", "models", "show", "replay", "bench"]
+COMMANDS = ["demo", "atlas", "serve", "models", "reproduce", "show", "replay", "bench"]
 
 
 def weft(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -52,6 +52,20 @@ def test_no_server_says_so() -> None:
 def test_a_benchmark_that_is_not_there_is_named_with_those_that_are() -> None:
     done = weft("bench", "nothing")
     assert done.returncode == 1 and "no benchmark is called 'nothing'" in done.stderr
+
+
+def test_reproduce_lists_the_papers() -> None:
+    done = weft("reproduce")
+    assert done.returncode == 0
+    assert "function-vectors" in done.stdout and "arXiv 2510.26784; meta-llama/Llama-3.3-70B-Instruct" in done.stdout
+
+
+def test_reproduce_without_weights_says_what_is_missing_and_status_1() -> None:
+    done = weft("reproduce", "filter-heads", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1 and not found["right"]
+    assert found["missing"]["needs"][1]["bytes_bfloat16"] == 54_454_256_640
+    assert found["rows"][1]["expected"] == "0.863 (884 of 1,024)"
 
 
 def _interruptible() -> None:

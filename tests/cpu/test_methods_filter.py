@@ -245,3 +245,12 @@ def test_queries_of_other_heads_have_no_sum() -> None:
     placed = type(one)("fruit", one.heads, one.vectors, ("question_mark",))
     with loaded("plain").session() as s, pytest.raises(PositionError, match="prompts of a task"):
         placed.write(s.run("Options: apple.\nWhich"))
+
+
+def test_pairs_that_the_model_gets_wrong_are_kept_where_that_is_asked_for() -> None:
+    model, eager = loaded("plain", eager=True), task_of()  # the twin answers nothing that is asked last
+    with pytest.raises(ProgramError, match="only_right=False"):
+        filter_heads(model, eager, pairs=8, parts=("grid",), progress=False)
+    every = filter_heads(model, eager, pairs=8, parts=("grid",), only_right=False, progress=False)
+    assert every.settings["pairs"] == 8 and every.settings["only_right"] is False
+    assert every["causality"].shape == (model.n_layers, model.n_heads)

@@ -285,3 +285,24 @@ def test_the_example(tmp_path: Path) -> None:
     assert sorted(each.name for each in (tmp_path / "figures").iterdir()) == [
         "functions-aie.png", "functions-curve.html", "functions.safetensors",
     ]  # fmt: skip
+
+
+def test_a_model_that_cannot_do_it_is_measured_on_all_prompts_where_that_is_asked_for() -> None:
+    wrong = {word: "red" for word in WORDS if word != "red"} | {"red": "dog"}  # no function that is planted
+    with pytest.raises(weft.errors.ProgramError, match="only_right=False"):
+        function_vector(model(), wrong, **SETTING, controls=0)
+    all_of_them = function_vector(model(), wrong, **SETTING, controls=0, templates=(), only_right=False)
+    accuracy = all_of_them["accuracy"]
+    assert accuracy.sel(condition="zero-shot", value="n") == len(WORDS)  # every query, though few are answered
+    assert all_of_them.settings["only_right"] is False and all_of_them.settings["right_with_examples"] == 0
+
+
+def test_heads_given_need_no_effects() -> None:
+    where = built("plain").truth.heads["function"]
+    given = function_vector(
+        model(), FUNCTIONS["third"], **SETTING | {"n_effects": 0}, heads=[where], layer=0, controls=0, templates=()
+    )
+    assert "aie" not in given.arrays and given.settings["before"] is None
+    assert given["accuracy"].sel(condition="zero-shot, function vector", value="value") == 1
+    with pytest.raises(weft.errors.ProgramError, match=r"heads=\[\(15, 5\)"):
+        function_vector(model(), FUNCTIONS["third"], **SETTING | {"n_effects": 0})

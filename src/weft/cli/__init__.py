@@ -1,4 +1,4 @@
-"""The command line: `weft demo | atlas MODEL | serve MODEL… | models | show FILE | replay FILE | bench`.
+"""The command line: `weft demo | atlas MODEL | serve MODEL… | models | reproduce PAPER | show FILE | replay FILE | bench`.
 
 Commands import what they need when they run, so that `weft --help` is there at once.
 """
@@ -139,6 +139,47 @@ def replay(
     from weft.cli.files import replay_file
 
     raise typer.Exit(0 if replay_file(file, model, tolerance, as_json) else 1)
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="Which; none lists them.")] = "",
+    model: Annotated[
+        str, typer.Option(help="What to run it on: a built-in's name, a hub id, a folder, or with --url a name there.")
+    ] = "",
+    url: Annotated[str, typer.Option("--url", help="Run it on the server there.")] = "",
+    tokenizer: Annotated[str, typer.Option(help="Folder of a tokenizer, where the model has none of its own.")] = "",
+    dtype: Annotated[str, typer.Option(help="bfloat16, float32, …; the model's own if not given.")] = "",
+    device: Annotated[str, typer.Option(help="cuda, cpu, …; auto takes all devices there are.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; finished parts in it are not run again.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of prompts, splits and controls.")] = 0,
+    only_right: Annotated[
+        bool | None,
+        typer.Option(
+            "--only-right/--unfiltered",
+            help="Ask only what the model answers rightly, or everything; with neither, everything only where a model "
+            "that is not the paper's is right too seldom.",
+        ),
+    ] = None,
+    as_list: Annotated[bool, typer.Option("--list", help="List the papers.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A paper's whole settings, run on a model, and its numbers with ours beside them.
+
+    Status 0 only if it ran whole and nothing that can be compared differs.
+    """
+    from weft.cli.reproduce import list_papers, reproduce_paper
+
+    if as_list or not paper:
+        list_papers(as_json)
+        return
+    right = reproduce_paper(
+        paper, model, url=url, tokenizer=tokenizer, dtype=dtype, device=device, out=out, seed=seed,
+        only_right=only_right, as_json=as_json,
+    )  # fmt: skip
+    raise typer.Exit(0 if right else 1)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -15,9 +15,10 @@ from weft.methods.filtering.predicate import Predicate
 from weft.methods.function_vector import FunctionVector, function_vector, universal
 from weft.methods.functions.steering import Steering
 from weft.methods.induction_heads import InductionHeads, induction_heads
+from weft.methods.reproduce import Reproduction, reproduce
 from weft.methods.result import Result
 
 __all__ = [
-    "FilterHeads", "FunctionVector", "InductionHeads", "Patching", "Predicate", "Result", "Steering", "activation_patching",
-    "filter_heads", "function_vector", "induction_heads", "load", "universal",
+    "FilterHeads", "FunctionVector", "InductionHeads", "Patching", "Predicate", "Reproduction", "Result", "Steering",
+    "activation_patching", "filter_heads", "function_vector", "induction_heads", "load", "reproduce", "universal",
 ]  # fmt: skip

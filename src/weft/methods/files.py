@@ -30,7 +30,11 @@ def save(result: Result, path: Path) -> Path:
     described = {name: _array(name, array, tensors) for name, array in result.arrays.items()}
     for number, record in enumerate(result.records):
         tensors[f"record/{number}"] = np.frombuffer(record.to_bytes(), dtype=np.uint8)
-    own = [each.name for each in fields(result) if each.name not in (*PLAIN, "arrays", "records")]
+    own = [
+        each.name
+        for each in fields(result)
+        if each.name not in (*PLAIN, "arrays", "records") and each.metadata.get("saved", True)
+    ]
     plain = {name: _plain(getattr(result, name)) for name in (*PLAIN, *own)}
     meta = {"schema": SCHEMA, "plain": plain, "arrays": described, "records": len(result.records)}
     try:

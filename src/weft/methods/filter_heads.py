@@ -80,6 +80,7 @@ def filter_heads(
     at: Sequence[Place] = (-1,),
     evaluate_at: Sequence[Place] = (-1, -2, "question_mark"),
     score: str = "auto",
+    only_right: bool = True,
     random_sets: int = 5,
     tasks: Mapping[str, Any] | None = None,
     parts: Iterable[str] = PARTS,
@@ -104,7 +105,8 @@ def filter_heads(
     sets are then measured on `pairs` others, at `evaluate_at`, with queries averaged over copies of the source with its
     answer in every position. Places are counted from the prompt's end, or are roles of the task. `score`: "first_token"
     (pairs in whose lists two words begin alike are not used), "answer" (whole answers), or "auto", which takes the first
-    where it can; the result's `scored` says which. `heads`: test these (layer, head) and learn no mask.
+    where it can; the result's `scored` says which. `heads`: test these (layer, head) and learn no mask. `only_right=False`
+    keeps pairs that the model gets wrong too: a control on a model that cannot do the task, not the paper's method.
 
     Controls, on by default: as many random heads (`random_sets` draws); the same-answer control (a source that asks the
     prompt's own question of another list must change nothing); knock-out of attention against that of random heads; the
@@ -124,7 +126,7 @@ def filter_heads(
         )
     given = _heads(model, heads)
     chosen = [part for part in chosen if part != "mask" or not given]
-    bench = Bench(model, progress)
+    bench = Bench(model, progress, only_right)
     mode = mode_of(bench, task, seed, score)
     learns = not {"mask", "subspace"}.isdisjoint(chosen)
     train = right_pairs(bench, task, train_pairs if learns else pairs, seed, mode)
@@ -150,7 +152,8 @@ def filter_heads(
         settings={
             "task": task.name, "pairs": len(held), "train_pairs": len(train), "drawn": train.drawn, "epochs": epochs,
             "batch_size": batch_size, "penalty": penalty, "keep": keep, "evaluate_at": list(evaluate_at),
-            "random_sets": random_sets, "question_first": task.question_first, "distractors": task.distractors,
+            "random_sets": random_sets, "only_right": only_right,
+            "question_first": task.question_first, "distractors": task.distractors,
         },
     )  # fmt: skip
 

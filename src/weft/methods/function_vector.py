@@ -66,6 +66,8 @@ class FunctionVector(Result):
             return bars(value, low=low, high=high, title=self.title(name), **options)
         if name in (None, "aie") and "heads" in self.arrays:
             options.setdefault("mark", self.heads[0])
+        if name is None and "aie" not in self.arrays and "curve" in self.arrays:
+            name = "curve"
         if name not in ("curve", "probability"):
             return super().plot(name, **options)
         levels = {"without a vector": float(self["accuracy"].sel(condition="zero-shot", value="value"))}
@@ -87,6 +89,7 @@ def function_vector(
     effects_on: str = "shuffled",
     n_queries: int = 100,
     held_out: float = 0.3,
+    only_right: bool = True,
     controls: int = 5,
     vocabulary: int = 10,
     rebuild: int = 0,
@@ -106,10 +109,11 @@ def function_vector(
     to 15 % of all, that does best on the queries kept for that, as does layer="sweep". `heads`: sum these instead.
     `effects_on`: "shuffled", the paper's, or "zero-shot" prompts, for a model that reads the function off the outputs alone
     and so answers shuffled prompts rightly (`settings["before"]` is near 1). `held_out`: the share of pairs that is asked
-    about and never shown, half of it only at the end; at most `n_queries` are asked in each half. `templates`: other forms
-    to try the vector in (some of weft's). `controls`: how often each random control is drawn. `vocabulary`: how many of the
-    tokens that the vector unembeds to are listed. `rebuild`: steps of training a vector that unembeds to the same likeliest
-    tokens (0: not done; 100 is enough).
+    about and never shown, half of it only at the end; at most `n_queries` are asked in each half. `only_right=False` takes
+    means over and asks all prompts, those that the model answers wrongly too: for a control on a model that cannot do the
+    task. `n_effects=0` with `heads` measures no effects. `templates`: other forms to try the vector in (some of weft's).
+    `controls`: how often each random control is drawn. `vocabulary`: how many of the tokens that the vector unembeds to are
+    listed. `rebuild`: steps of training a vector that unembeds to the same likeliest tokens (0: not done; 100 is enough).
 
     Paper: Todd et al., ICLR 2024 (arXiv 2310.15213), sections 2 and 3, in four steps.
     1. z̄[l,h]: each head's mean output at the last token of `n_means` prompts that the model answers rightly.
@@ -127,18 +131,27 @@ def function_vector(
     """
     pairs, name = _pairs(task)
     examples = Examples.of(model, pairs, shots, seed, held_out, form, n_queries)
-    known = means(model, examples.few_shot("valid", n_means), plan)
-    effects = indirect_effects(model, examples.without("valid", n_effects, effects_on), known.z, plan, progress)
-    work = _Work(_found(effects.values, known.z), [known.record, *effects.records], effects.stopped)
+    if not n_effects and heads is None:
+        raise weft.errors.ProgramError(
+            "n_effects=0 measures no head, so say which heads are summed: function_vector(…, heads=[(15, 5), …], n_effects=0)"
+        )
+    known = means(model, examples.few_shot("valid", n_means), plan, only_right)
+    work = _Work({"mean_z": _by_head(known.z, "d_head")}, [known.record], "")
+    before = None
+    if n_effects:
+        effects = indirect_effects(model, examples.without("valid", n_effects, effects_on), known.z, plan, progress)
+        work.arrays = _found(effects.values) | work.arrays
+        work.add({}, effects.records, effects.stopped)
+        before = float(effects.before.mean())
     if not work.stopped:
-        order: list[Head] = [(i, h) for i, h in heads] if heads is not None else ranked(effects.values.mean(-1))
+        order: list[Head] = _order(work.arrays, heads)
         count = n_heads if heads is None else len(order)
         choice = choose(model, examples, known.z, order, count, layer, plan, progress)
         work.add(_chosen(choice), choice.records, choice.stopped, choice.layer)
         if not work.stopped:
             others, own = controlled(model, known.z, choice, controls, seed, plan)
             work.add({}, own)
-            work.add(*tested(model, examples, choice, others, plan, progress))
+            work.add(*tested(model, examples, choice, others, plan, progress, only_right))
         if not work.stopped:
             work.add(*read_out(model, choice.vector, vocabulary))
             forms = other_forms(model, form) if templates is None else templates
@@ -155,8 +168,8 @@ def function_vector(
         settings={
             "shots": shots, "n_heads": n_heads, "form": form, "n_means": n_means, "n_effects": n_effects,
             "held_out": held_out, "n_queries": n_queries, "effects_on": effects_on,
-            "right_with_examples": int(known.right.sum()),
-            "of": len(known.right), "before": float(effects.before.mean()),
+            "only_right": only_right, "right_with_examples": int(known.right.sum()),
+            "of": len(known.right), "before": before,
         },
         stopped=work.stopped,
         arrays=work.arrays,
@@ -212,14 +225,18 @@ def _pairs(task: Any) -> tuple[dict[str, str], str]:
     return {x: y.strip() for x, y in task.items()}, "function"
 
 
-def _found(effects: torch.Tensor, z: torch.Tensor) -> dict[str, xr.DataArray]:
-    aie = effects.mean(-1)
-    coords = {"layer": range(aie.shape[0]), "head": range(aie.shape[1])}
-    return {
-        "aie": xr.DataArray(numbers(aie), dims=("layer", "head"), coords=coords),
-        "indirect_effect": xr.DataArray(numbers(effects), dims=("layer", "head", "prompt"), coords=coords),
-        "mean_z": xr.DataArray(numbers(z), dims=("layer", "head", "d_head"), coords=coords),
-    }
+def _order(arrays: Mapping[str, xr.DataArray], heads: Sequence[Head] | None) -> list[Head]:
+    """The heads given; else all by their effect."""
+    return ranked(torch.tensor(arrays["aie"].values)) if heads is None else [(i, h) for i, h in heads]
+
+
+def _found(effects: torch.Tensor) -> dict[str, xr.DataArray]:
+    return {"aie": _by_head(effects.mean(-1)), "indirect_effect": _by_head(effects, "prompt")}
+
+
+def _by_head(values: torch.Tensor, *dims: str) -> xr.DataArray:
+    coords = {"layer": range(values.shape[0]), "head": range(values.shape[1])}
+    return xr.DataArray(numbers(values), dims=("layer", "head", *dims), coords=coords)
 
 
 def _chosen(choice: Choice) -> dict[str, xr.DataArray]:

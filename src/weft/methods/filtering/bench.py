@@ -18,6 +18,8 @@ class Bench:
 
     model: Any
     progress: bool = False
+    only_right: bool = True
+    """Whether prompts that the model answers wrongly are left out."""
     records: list[Any] = field(default_factory=list)
     stopped: str = ""
 

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 ROWS = 32
 LEAST = 8
 """Fewer pairs than this say nothing."""
+UNRUN = 10
+"""How many times more pairs may be drawn where none has to be run to be kept."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs that the model gets right; `dst` is patched, `target` is what it should then answer."""
+    """Pairs that the model gets right (or all); `dst` is patched, `target` is what it should then answer."""
 
     task: Any
     batch: Batch
@@ -71,8 +73,10 @@ class Pairs:
 def right_pairs(bench: Bench, task: Any, n: int, seed: int, mode: str, tries: int = 4) -> Pairs:
     """`n` pairs that the model gets right; of at most `tries` times as many drawn, as many as there are.
 
-    ProgramError with the model's accuracy if these are fewer than 8 (or n, if that is less).
+    A bench that is not for right ones only takes all whose words can be told apart. ProgramError with the model's accuracy
+    if there are fewer than 8 (or n, if that is less).
     """
+    tries = tries if bench.only_right else UNRUN * tries
     kept: list[int] = []
     drawn, limit = 0, tries * n + ROWS
     batch = task.sample(1, seed)
@@ -81,11 +85,17 @@ def right_pairs(bench: Bench, task: Any, n: int, seed: int, mode: str, tries: in
         batch = task.sample(upto, seed)
         kept += _right(bench, task, batch, range(drawn, upto), mode)
         drawn = upto
+    if len(kept) < min(LEAST, n) and not bench.only_right:
+        raise weft.errors.ProgramError(
+            f"of {drawn} pairs of {task.name} {len(kept)} have words that all begin with different tokens, and "
+            f'{min(LEAST, n)} are needed; score="answer" scores whole words'
+        )
     if len(kept) < min(LEAST, n):
         raise weft.errors.ProgramError(
             f"the model answers all three prompts of a pair rightly in {len(kept)} of {drawn} pairs of {task.name}, and "
             f"{min(LEAST, n)} are needed; {task.name} is beyond it as it is asked here: try fewer distractors, another "
-            f"question, other categories (task.evaluate(model) says how often it is right)"
+            f"question, other categories (task.evaluate(model) says how often it is right); or take wrong ones too: "
+            f"only_right=False"
         )
     return paired(bench.model, task, batch.take(kept[:n]), mode, drawn)
 
@@ -110,7 +120,7 @@ def _right(bench: Bench, task: Any, batch: Batch, rows: range, mode: str) -> lis
     """Those of the rows that are answered rightly in all three prompts (and whose words can be told apart)."""
     left = list(rows) if mode == "answer" else _distinct(bench, task, batch, rows)
     for prompts in (batch, batch.counterfactual, task.gold(batch)):
-        if left:
+        if left and bench.only_right:
             right = first(bench, prompts.take(left), mode)
             left = [row for row, good in zip(left, right.tolist(), strict=True) if good]
     return left

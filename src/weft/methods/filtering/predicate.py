@@ -103,7 +103,7 @@ def _answered(bench: Bench, part: Sheet, given: Sequence[Predicate]) -> list[str
 def predicates(
     bench: Bench, task: Any, heads: Sequence[Head], at: Sequence[Place], mode: str, seed: int, count: int = SOURCES
 ) -> dict[str, Predicate]:
-    """Each category's predicate: the mean query over `count` prompts about it that the model answers rightly.
+    """Each category's predicate: the mean query over `count` prompts about it (that the model answers rightly).
 
     Categories of which it answers none in many tries are left out.
     """
@@ -124,7 +124,7 @@ def predicates(
 
 
 def _about(bench: Bench, task: Any, mode: str, seed: int, count: int) -> dict[str, list[Any]]:
-    """Causal inputs of up to `count` prompts about each category, answered rightly."""
+    """Causal inputs of up to `count` prompts about each category, answered rightly unless the bench takes all."""
     found: dict[str, list[Any]] = {name: [] for name in sorted(task.categories)}
     size = count * len(found)
     for batch_seed in range(seed, seed + 3):
@@ -135,7 +135,8 @@ def _about(bench: Bench, task: Any, mode: str, seed: int, count: int) -> dict[st
         ]  # fmt: skip
         if wanted:
             prompts = task.prompts(wanted)
-            for inputs, right in zip(wanted, first(bench, prompts, mode).tolist(), strict=True):
+            good = first(bench, prompts, mode).tolist() if bench.only_right else [True] * len(wanted)
+            for inputs, right in zip(wanted, good, strict=True):
                 if right and len(found[inputs["category"]]) < count:
                     found[inputs["category"]].append(inputs)
         if all(len(each) >= count for each in found.values()):

@@ -30,19 +30,21 @@ class Means(NamedTuple):
     record: Any
 
 
-def means(model: Any, asked: Asked, plan: str) -> Means:
-    """Over the prompts that the model answers rightly, at their last token."""
+def means(model: Any, asked: Asked, plan: str, only_right: bool = True) -> Means:
+    """Over the prompts that the model answers rightly (or all of them), at their last token."""
     with model.session(plan=plan) as s:
         run = s.run(asked.texts)
         right = (run.logits[:, -1].argmax(-1) == asked.ids).float().save("right")  # type: ignore[attr-defined]
-        weights = (right / right.sum())[:, None, None]
+        counted = right if only_right else torch.ones(len(asked.texts))
+        weights = (counted / counted.sum())[:, None, None]
         z = torch.stack([(sharp(run.z[layer][:, -1]) * weights).sum(0) for layer in range(model.n_layers)])
         z.save("z")  # type: ignore[attr-defined]
     found = s.results
-    if not bool(found["right"].any()):
+    if only_right and not bool(found["right"].any()):
         raise weft.errors.ProgramError(
             f"the model answers none of {len(asked.texts)} prompts with examples rightly, so there is no function to find: "
-            f"the first is {asked.texts[0]!r}. Give more shots, a form= that it knows, or easier pairs"
+            f"the first is {asked.texts[0]!r}. Give more shots, a form= that it knows, or easier pairs; only_right=False "
+            "takes the mean over all prompts, whatever it says"
         )
     return Means(found["z"], found["right"] > 0, s.record)
 

@@ -89,17 +89,17 @@ def controlled(
 
 def tested(
     model: Any, examples: Examples, choice: Choice, controls: Mapping[str, list[torch.Tensor]],
-    plan: str, progress: bool,
+    plan: str, progress: bool, only_right: bool = True,
 ) -> tuple[dict[str, xr.DataArray], list[Any], str]:  # fmt: skip
-    """On the queries kept for the end, of those that the model answers with examples."""
+    """On the queries kept for the end, of those that the model answers with examples (or all of them)."""
     shown = examples.few_shot("test")
     first = outcomes(model, {"shown": shown}, [Try("with examples", "shown")], plan, False)
     right = first.found["with examples"].right
-    known = [query for query, good in zip(shown.queries, right.tolist(), strict=True) if good]
+    known = [query for query, good in zip(shown.queries, right.tolist(), strict=True) if good or not only_right]
     if not known:
         raise weft.errors.ProgramError(
             f"the model answers none of the {len(right)} queries kept for the end, even with examples; "
-            "give more pairs or shots"
+            "give more pairs or shots; only_right=False asks all of them"
         )
     only = examples.only("test", known)
     prompts = {"zero-shot": only.bare("test"), "shuffled": only.few_shot("test", shuffled=True)}

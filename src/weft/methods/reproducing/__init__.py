@@ -1,0 +1,1 @@
+"""The parts of `weft.methods.reproduce`: runs kept by part, each paper's plan, rows, and what is missing."""
