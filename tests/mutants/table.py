@@ -53,7 +53,7 @@ REFERENCE = [
 
 DATAFLOW = [
     Mutant("a write without a copy", "execute/arithmetic.py",
-           "        result = base.clone(memory_format=torch.contiguous_format)\n    offset,", "        result = base\n    offset,",
+           "        result = base.clone(memory_format=torch.contiguous_format)\n    if", "        result = base\n    if",
            "an old version changes with the new one", ("an old version read", "several writes to one site")),
     Mutant("a write at the wrong offset", "execute/arithmetic.py",
            "result.as_strided(sizes, strides, offset).copy_(value)", "result.as_strided(sizes, strides, 0).copy_(value)",
@@ -117,10 +117,10 @@ NEEDED = [
 
 POINTS = [
     Mutant("keys and values exchanged", "models/points.py",
-           "zip(\"qkv\", parts, strict=True)", "zip(\"qvk\", parts, strict=True)",
+           "zip(\"qkv\", split(", "zip(\"qvk\", split(",
            "GPT-2's packed keys and values bear one another's names", ("read k", "write v", "write k", "read v")),
     Mutant("heads across d_head", "models/points.py",
-           "value.unflatten(-1, (-1, self.sizes[\"d_head\"]))", "value.unflatten(-1, (self.sizes[\"d_head\"], -1)).transpose(-1, -2).contiguous()",
+           "value.unflatten(-1, (-1, width))", "value.unflatten(-1, (width, -1)).transpose(-1, -2).contiguous()",
            "heads are interleaved", ("read z", "write z", "read q")),
     Mutant("head_out replaces the sum", "models/points.py",
            "value + (changed - share).sum(-2)", "changed.sum(-2)",

@@ -13,7 +13,6 @@ from weft.execute.lazy import Lazy, LazySite, full
 from weft.ir.nodes import (
     Apply,
     Const,
-    Dtype,
     Experiment,
     Keep,
     Loop,
@@ -95,11 +94,9 @@ class Arithmetic:
         return base.written(view, full(new))
 
     def _args(self, arg: Any, step: int | None) -> Any:
-        if isinstance(arg, Ref):
+        if type(arg) is Ref:
             return self.get(arg, step)
-        if isinstance(arg, Dtype):
-            return arg
-        return tuple(self._args(item, step) for item in arg) if isinstance(arg, tuple) else arg
+        return tuple([self._args(item, step) for item in arg]) if isinstance(arg, tuple) else arg
 
     def _save(self, name: str, value: torch.Tensor, step: int | None) -> None:
         kept = value.detach().clone()

@@ -42,7 +42,7 @@ def fused(parts: Iterable[nn.Module]) -> Iterator[None]:
     mine = [part for part in parts if "forward" not in vars(part)]
     try:
         for part in mine:
-            part.forward = partial(_gelu, part)
+            vars(part)["forward"] = partial(_gelu, part)  # a module's own __setattr__ looks for parameters first
         yield
     finally:
         for part in mine:

@@ -13,7 +13,7 @@ PREFIX = "_keep."
 
 def as_saves(experiment: Experiment) -> Experiment:
     """The same experiment with every keep as a save."""
-    if not any(isinstance(node, Keep) for node in experiment.nodes):
+    if Keep not in map(type, experiment.nodes):
         return experiment
     nodes = tuple(Save(PREFIX + n.name, n.value) if isinstance(n, Keep) else n for n in experiment.nodes)
     return Experiment(nodes, experiment.locations)

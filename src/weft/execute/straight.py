@@ -25,7 +25,7 @@ from weft.models.hooks import tapped
 
 MOST_NODES, MOST_TOKENS = 64, 512
 """Larger experiments are worth some planning: values are freed at their last use there."""
-PLAIN = frozenset((Const, Op, Write, Update, Param, Apply, Save))
+PLAIN = frozenset((Const, Op, Write, Update, Param, Apply, Save, Read, Run))
 LOGITS = Site("logits")
 ALONE = "a single run of rows alike in length has nothing to share"
 
@@ -33,21 +33,13 @@ ALONE = "a single run of rows alike in length has nothing to share"
 def fits(loaded: Any, experiment: Experiment) -> bool:
     """Whether an experiment is one plain run, small, of rows that are not padded, on a decoder."""
     nodes = experiment.nodes
-    if len(nodes) > MOST_NODES or loaded.card.kind != "decoder":
+    if len(nodes) > MOST_NODES or loaded.card.kind != "decoder" or not PLAIN.issuperset(map(type, nodes)):
         return False
-    run: Run | None = None
-    for node in nodes:
-        kind = type(node)
-        if kind in PLAIN:
-            continue
-        if isinstance(node, Read):
-            if node.step is not None or node.site.path or node.site.name == "lengths":
-                return False
-        elif not isinstance(node, Run) or run is not None:
-            return False
-        else:
-            run = node
-    return run is not None and _plain(nodes, run)
+    runs = [node for node in nodes if type(node) is Run]
+    reads = [node for node in nodes if type(node) is Read]
+    if any(read.step is not None or read.site.path or read.site.name == "lengths" for read in reads):
+        return False
+    return len(runs) == 1 and _plain(nodes, runs[0])
 
 
 def _plain(nodes: tuple[Any, ...], run: Run) -> bool:
@@ -75,33 +67,23 @@ class Straight(Arithmetic):
         self.card: Card = loaded.card
         self.applied: set[int] = set()
         self.needed: set[int] = set()
-        self.last = -1  # the read at the last site that is needed
-        self.final: dict[int, int] = {}  # of each site's read its last needed write, or itself
-        self.writes: list[tuple[int, int, int]] = []  # place in the model, node, and the read it belongs to
-        root: dict[int, int] = {}
+        self.last = -1  # the needed read at the last site
+        self.final: dict[int, int] = {}  # of a site's read its last needed write
+        self.place: dict[int, int] = {}  # of each read and write, in the model
+        self.root: dict[int, int] = {}  # of each write, the read it belongs to
+        by_site = self.card.by_site
         for index, node in enumerate(self.nodes):
             if isinstance(node, Read):
-                root[index] = index
+                self.place[index] = by_site[node.site][0]
             elif isinstance(node, Write):
-                root[index] = read = root[node.prev.node]
-                self.writes.append((self._place(read), index, read))
-
-    def _place(self, read: int) -> int:
-        node = self.nodes[read]
-        assert isinstance(node, Read)
-        return self.card.by_site[node.site][0]
+                before = node.prev.node
+                self.root[index] = self.root.get(before, before)
+                self.place[index] = self.place[before]
 
     def run(self, started: float) -> Outcome:
         needed = self.needed = self._needed()
-        for _, index, read in self.writes:
-            if index in needed:
-                self.final[read] = index
-        taps: dict[Site, Any] = {}
-        for index in sorted(needed):
-            node = self.nodes[index]
-            if isinstance(node, Read):
-                taps[node.site] = self._tap(index)
-        tokens = self._forward(taps)
+        self.final = {read: index for index, read in self.root.items() if index in needed}
+        tokens = self._forward([index for index in self.place if index in needed and index not in self.root])
         for index, node in enumerate(self.nodes):
             if isinstance(node, Save):
                 self._at(index)
@@ -118,10 +100,9 @@ class Straight(Arithmetic):
             seen.add(index)
             node = self.nodes[index]
             if type(node) is Read:
-                place = self._place(index)
-                stack.extend(write for at, write, _ in self.writes if at < place)
-            elif type(node) is not Const:
-                stack.extend(ref.node for ref in operands(node))
+                stack += [write for write in self.root if self.place[write] < self.place[index]]
+            else:
+                stack += [ref.node for ref in operands(node)]
         return seen
 
     def _tap(self, index: int) -> Callable[[torch.Tensor], torch.Tensor | None]:
@@ -141,62 +122,71 @@ class Straight(Arithmetic):
 
         return tap
 
-    def _forward(self, taps: dict[Site, Any]) -> torch.Tensor:
-        run = next(node for node in self.nodes if isinstance(node, Run))
+    def _forward(self, reads: list[int]) -> torch.Tensor:
+        """The pass, as far as the last of these reads. Returns the tokens."""
+        run = next(node for node in self.nodes if type(node) is Run)
         tokens: torch.Tensor = self.held(run.inputs[0][1], None)
-        if not taps:
+        if not reads:
             return tokens
-        last = max(taps, key=lambda site: self.card.by_site[site][0])
-        if last.name != "logits":
-            taps[last] = _ending(taps[last])
-        self.last = next(i for i in self.needed if isinstance(n := self.nodes[i], Read) and n.site == last)
+        last = self.last = max(reads, key=self.place.__getitem__)
+        taps = {self._read(index).site: self._tap(index) for index in reads}
+        at_end = taps.pop(LOGITS, None)  # what the whole model gives needs no hook
+        if at_end is None:
+            site = self._read(last).site
+            taps[site] = _ending(taps[site])
         try:
             with tapped(self.loaded, taps, once=True), fused(activations_of(self.loaded.module)):
                 # Told that no token is padding, transformers does not look for packed rows by itself.
                 given = {"tokens": tokens, "attention_mask": torch.ones_like(tokens)}
-                self.loaded.forward(given, last_only=self._last_alone(taps))
+                logits = self.loaded.forward(given, last_only=at_end is None or self._last_alone(last))
+            if at_end is not None:
+                at_end(logits)
         except Enough:
             pass
         return tokens
 
-    def _last_alone(self, taps: dict[Site, Any]) -> bool:
+    def _read(self, index: int) -> Read:
+        node = self.nodes[index]
+        assert isinstance(node, Read)
+        return node
+
+    def _last_alone(self, logits: int) -> bool:
         """Whether of the logits nothing but `[:, -1]` is asked for: that is the same of the last position's alone."""
-        if LOGITS not in taps:
-            return True
-        return not any(
-            ref.node in self.needed and isinstance(read := self.nodes[ref.node], Read) and read.site == LOGITS
-            for index, node in enumerate(self.nodes)
-            if index in self.needed
-            and not (type(node) is Op and node.name == "select.int" and node.args[1:] == (1, -1))
-            for ref in operands(node)
-        )
+        for index in range(logits + 1, len(self.nodes)):
+            if index in self.needed and logits in [ref.node for ref in operands(self.nodes[index])]:
+                node = self.nodes[index]
+                if not (isinstance(node, Op) and node.name == "select.int" and node.args[1:] == (1, -1)):
+                    return False
+        return True
 
     def held(self, ref: Ref, step: int | None) -> Any:
-        if (ref.node, None) not in self.values:
-            self._at(ref.node)
-        return self.values[ref.node, None][ref.out]
+        found = self.values.get((ref.node, None))
+        if found is None:
+            found = self._at(ref.node)
+        return found[ref.out]
 
-    def _at(self, index: int) -> None:
+    def _at(self, index: int) -> tuple[Any, ...]:
         """Compute a node; an error points at the line that it comes from."""
         node = self.nodes[index]
         if isinstance(node, Read):
             raise ExecutionError(f"{node.site} is asked for before the model has come to it; this is a fault in weft")
         try:
-            self.values[index, None] = self.value(index, node, None)
+            found = self.values[index, None] = self.value(index, node, None)
+            return found
         except WeftError as error:
             error.details.setdefault("node", index)
             raise error.at(self.experiment.where(index)) from None
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            found = ExecutionError(f"{type(error).__name__}: {error}")
-            found.details["node"] = index
-            raise found.at(self.experiment.where(index)) from error
+            wrong = ExecutionError(f"{type(error).__name__}: {error}")
+            wrong.details["node"] = index
+            raise wrong.at(self.experiment.where(index)) from error
 
     def _outcome(self, tokens: torch.Tensor, started: float) -> Outcome:
         done = self.card.sizes["n_layers"] * tokens.numel()
         rows = tokens.shape[0]
         work = {"runs": 1, "passes": 1, "rows": rows, "layer_tokens_asked": done, "layer_tokens_done": done}
-        edits = Edits(len(self.writes), len(self.applied), len(self.writes) - len(self.applied))
-        lost = {index for _, index, _ in self.writes if index in self.needed} - self.applied
+        edits = Edits(len(self.root), len(self.applied), len(self.root) - len(self.applied))
+        lost = {index for index in self.root if index in self.needed} - self.applied
         if lost:
             raise ExecutionError(f"the edit of node {min(lost)} was not made: a fault in weft")
         seconds = time.perf_counter() - started

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import cast
 
 from weft.errors import CausalityError, Location
 from weft.ir.card import Card
-from weft.ir.nodes import Const, Node, Op, Read, Ref, Save, Site, Write, arg_refs, operands
+from weft.ir.nodes import Node, Read, Site, Write, operands
 
 Place = tuple[int, int]
 OrderOf = Callable[[int, Site], int | None]
@@ -34,13 +33,17 @@ class Frontiers:
     def __init__(self, card: Card | OrderOf) -> None:
         self._order_of = order_by(card) if isinstance(card, Card) else card
         self._nodes: list[Node] = []
-        self._fixed: list[bool] = []  # depends on no run at all
+        self._fixed: list[bool] = []  # depends on no run at all; of the nodes that were there when last asked
         self._place: dict[int, tuple[int, Place]] = {}  # of reads and writes: run and place
         self._writes: dict[int, list[tuple[Place, int]]] = {}
         self._latest: dict[int, Place] = {}
 
     def note(self, index: int, node: Node) -> None:
         """Take in node number `index`; CausalityError, and no change, if it is a write that closes a circle."""
+        kind = type(node)
+        if kind is not Read and kind is not Write:
+            self._nodes.append(node)
+            return
         if isinstance(node, Write):
             run, place = self._place[node.prev.node]
             if self._latest[run] > place and (later := self._later(node, run, place)) is not None:
@@ -55,33 +58,19 @@ class Frontiers:
             place = place_of(self._order_of, node)
             self._place[index] = node.run, place
             self._latest[node.run] = max(self._latest.get(node.run, place), place)
-            self._fixed.append(False)
-            return
-        self._fixed.append(self._is_fixed(node))
-        if isinstance(node, Write):
+        elif isinstance(node, Write):
             run, place = self._place[index] = self._place[node.prev.node]
             self._writes.setdefault(run, []).append((place, index))
 
-    def _is_fixed(self, node: Node) -> bool:
+    def _settle(self) -> None:
+        """Find out whether the nodes added since are fixed: most programs never ask."""
         fixed = self._fixed
-        if type(node) is Const:
-            return True
-        if type(node) is Save:
-            return fixed[node.value.node]
-        if type(node) is Write:
-            return fixed[node.value.node] and fixed[node.prev.node]
-        if type(node) is Op:  # most nodes are, and their operands mostly stand first: so without a generator
-            for arg in node.args:
-                if type(arg) is Ref:
-                    if not fixed[arg.node]:
-                        return False
-                elif isinstance(arg, tuple) and not all(fixed[ref.node] for ref in arg_refs(cast("object", arg))):
-                    return False
-            return True
-        return all(fixed[ref.node] for ref in operands(node))
+        for node in self._nodes[len(fixed) :]:
+            fixed.append(not isinstance(node, Read) and all(fixed[ref.node] for ref in operands(node)))
 
     def _later(self, write: Write, run: int, place: Place) -> int | None:
         """A read of `run` later than `place` that the value of `write` depends on."""
+        self._settle()
         stack, seen, entered = [write.value.node], set[int](), dict[int, Place]()
         while stack:
             index = stack.pop()

@@ -12,7 +12,7 @@ of views that leads to it. Nodes carry no shapes: those are derived (`check`), s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -243,23 +243,44 @@ def arg_refs(arg: object) -> Iterator[Ref]:
             yield from arg_refs(item)
 
 
-def operands(node: Node) -> Iterator[Ref]:
+def operands(node: Node) -> tuple[Ref, ...]:
     """The operands of a node, in order (a Read's run is named by number and is no operand)."""
-    match node:
-        case Run(inputs=inputs):
-            yield from (ref for _, ref in inputs)
-        case Write(prev, _, value) | Update(prev, _, value):
-            yield from (prev, value)
-        case Op(args=args):
-            yield from arg_refs(args)
-        case Apply(arg=ref) | Save(value=ref) | Keep(value=ref):
-            yield ref
-        case Grad(of, wrt):
-            yield from (of, *wrt)
-        case Loop(carried=carried, state=state, tables=tables, order=order):
-            yield from (*carried, *state, *tables, *order)
-        case Read() | Const() | Param() | Slot():
-            return
+    return _OPERANDS[type(node)](node)
+
+
+def _of_op(node: Op) -> tuple[Ref, ...]:
+    found: list[Ref] = []
+    for arg in node.args:
+        if type(arg) is Ref:  # as most are, and a generator for each takes longer than all the rest
+            found.append(arg)
+        elif isinstance(arg, tuple):
+            found.extend(arg_refs(cast("object", arg)))
+    return tuple(found)
+
+
+def _of_run(node: Run) -> tuple[Ref, ...]:
+    return tuple([ref for _, ref in node.inputs])
+
+
+def _of_loop(node: Loop) -> tuple[Ref, ...]:
+    return (*node.carried, *node.state, *node.tables, *node.order)
+
+
+def _none(node: object) -> tuple[Ref, ...]:
+    return ()
+
+
+_OPERANDS: dict[type, Callable[[Any], tuple[Ref, ...]]] = {
+    Run: _of_run,
+    Op: _of_op,
+    Loop: _of_loop,
+    Write: lambda node: (node.prev, node.value),
+    Update: lambda node: (node.base, node.value),
+    Grad: lambda node: (node.of, *node.wrt),
+    Apply: lambda node: (node.arg,),
+    **dict.fromkeys((Save, Keep), lambda node: (node.value,)),
+    **dict.fromkeys((Read, Const, Param, Slot), _none),
+}
 
 
 def all_nodes(nodes: Sequence[Node]) -> Iterator[Node]:

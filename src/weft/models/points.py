@@ -6,7 +6,7 @@ same points serve taps and the building of a card, so a card's order is the orde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,10 @@ Called = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 """`point(module, args, kwargs)`: what a module is called with instead, or None."""
 Gave = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 """`point(module, args, kwargs, output)`: what it gives instead."""
+
+_NOTHING: frozenset[str] = frozenset()
+_ATTENTION = frozenset({"q", "k", "v", "z", "head_out", "attn_out"})
+_MLP = frozenset({"mlp_pre", "mlp_post", "mlp_out", *experts.SITES})
 
 
 @dataclass
@@ -65,11 +69,18 @@ class _Builder:
     batch: int = 0
 
     def __post_init__(self) -> None:
-        self.asked = None if self.wanted is None else {(site.name, site.layer) for site in self.wanted}
+        self.asked: dict[int | None, set[str]] | None = None if self.wanted is None else {}
+        for site in self.wanted or ():
+            if self.asked is not None:
+                self.asked.setdefault(site.layer, set()).add(site.name)
+
+    def asks(self, layer: int | None, names: Iterable[str]) -> bool:
+        """Whether one of these sites of that layer is wanted: what nobody wants is not looked for either."""
+        return self.asked is None or not self.asked.get(layer, _NOTHING).isdisjoint(names)
 
     def add(self, side: str, path: str, name: str, layer: int | None, make: Callable[[Site], Point]) -> None:
         """A point for that site, if it is wanted; `path` is within the layer, if there is one."""
-        if (self.asked is None or (name, layer) in self.asked) and name not in dict(self.family.lacks):
+        if (self.asked is None or name in self.asked.get(layer, _NOTHING)) and name not in dict(self.family.lacks):
             self.put(side, path, layer, make(Site(name, layer)))
 
     def put(self, side: str, path: str, layer: int | None, point: Point) -> None:
@@ -80,7 +91,20 @@ class _Builder:
 
     def layer(self, layer: int) -> None:
         family = self.family
-        if family.qkv and (self.asked is None or not self.asked.isdisjoint((name, layer) for name in "qkv")):
+        if self.asks(layer, _ATTENTION):
+            self.attention(layer)
+        if family.flat:
+            self.put("before", "", layer, self.entered)
+        if not family.parallel:
+            self.add("before", family.norm2 or family.mlp, "resid_mid", layer, self.in_place)
+        if self.asks(layer, _MLP):
+            self.mlp(layer)
+        self.add("after", "", "resid_post", layer, self.plain)
+
+    def attention(self, layer: int) -> None:
+        """What goes into attention, and what comes of it."""
+        family = self.family
+        if family.qkv and self.asks(layer, "qkv"):
             self.put("after", family.qkv, layer, self.packed(layer))
         for name, path in (("q", family.q), ("k", family.k), ("v", family.v)):
             norm = {"q": family.q_norm, "k": family.k_norm}.get(name, "")
@@ -89,19 +113,19 @@ class _Builder:
         if "z" not in family.inside:
             self.add("before", family.z or family.o, "z", layer, self.heads)
         self.add("after", family.o, "head_out", layer, self.head_out)
-        mixers = [path for path in (family.attn_adds or family.attn, *family.mixers) if self.has(layer, path)]
-        self.add("after", (mixers or [family.attn])[0], "attn_out", layer, self.added)
-        if family.flat:
-            self.put("before", "", layer, self.entered)
-        if not family.parallel:
-            self.add("before", family.norm2 or family.mlp, "resid_mid", layer, self.in_place)
+        if self.asks(layer, ("attn_out",)):
+            mixers = [path for path in (family.attn_adds or family.attn, *family.mixers) if self.has(layer, path)]
+            self.add("after", (mixers or [family.attn])[0], "attn_out", layer, self.added)
+
+    def mlp(self, layer: int) -> None:
+        """Neurons, experts and what they add."""
+        family = self.family
         self.neurons(layer)
         self.experts(layer)
-        if family.mlp_also and (self.asked is None or ("mlp_out", layer) in self.asked):
-            self.together(Site("mlp_out", layer))
-        elif not family.mlp_also:
+        if not family.mlp_also:
             self.add("after", family.mlp_adds or family.mlp, "mlp_out", layer, self.added)
-        self.add("after", "", "resid_post", layer, self.plain)
+        elif self.asks(layer, ("mlp_out",)):
+            self.together(Site("mlp_out", layer))
 
     def projection(self, name: str, layer: int, path: str, norm: str) -> None:
         """q, k or v as it leaves its projection, or the norm after that."""
@@ -124,7 +148,7 @@ class _Builder:
     def experts(self, layer: int) -> None:
         """What the router gives, whom it chooses and what they add, in layers that have experts."""
         family = self.family
-        wanted = {name for name in experts.SITES if self.asked is None or (name, layer) in self.asked}
+        wanted = {name for name in experts.SITES if self.asks(layer, (name,))}
         wanted -= dict(family.lacks).keys()
         if not wanted or not family.router or not self.has(layer, family.router):
             return

@@ -14,6 +14,7 @@ import torch
 from weft.errors import BoundsError, GradientError, OpError
 from weft.trace import changes, viewing
 from weft.trace.constants import DTYPES
+from weft.trace.location import call as under_way
 from weft.trace.location import where
 from weft.trace.lower import WHOLE
 from weft.trace.masks import without_masks
@@ -54,9 +55,11 @@ def on_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
 
 def _taken_apart(func: Any, args: Any, kwargs: Any) -> Any:
     """The call itself, with autograd off and the user's grad mode remembered; what it comes down to is dispatched."""
-    outer, enabled = getattr(local, "enabled", None), _is_grad_enabled()
+    outer, enabled, held = getattr(local, "enabled", None), _is_grad_enabled(), under_way.held
     if outer is None:
         local.enabled = enabled
+    if held is None:
+        under_way.held = []
     _set_grad_enabled(False)
     try:
         if _wants_grad(args) or (kwargs and _wants_grad(kwargs.values())):
@@ -68,7 +71,7 @@ def _taken_apart(func: Any, args: Any, kwargs: Any) -> Any:
     except RuntimeError as error:
         raise misfit(func, (args, kwargs), error) from None
     finally:
-        local.enabled = outer
+        local.enabled, under_way.held = outer, held
         _set_grad_enabled(enabled)
 
 

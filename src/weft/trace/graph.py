@@ -11,7 +11,7 @@ import torch
 from weft.errors import CausalityError, GradientError, Location
 from weft.ir.causality import Frontiers, Place, place_of
 from weft.ir.nodes import Const, Experiment, Node, Op, Read, Ref, Save, Site, Slot, Write, operands
-from weft.trace.constants import COPIED, TensorConstant, version_of
+from weft.trace.constants import TensorConstant, version_of
 from weft.trace.location import Lines, here
 from weft.trace.location import Place as Line
 from weft.trace.location import where as resolve_here
@@ -80,7 +80,7 @@ class Graph:
     def check_constants(self) -> None:
         """TraceError if a large constant was changed in place after it was met."""
         for node, place in zip(self.nodes, self.places, strict=True):
-            if isinstance(node, Const) and isinstance(node.data, TensorConstant) and node.data.type.nbytes > COPIED:
+            if type(node) is Const and isinstance(node.data, TensorConstant) and not node.data.copied:
                 node.data.where = place.resolve() if place else None
                 node.data.check_unchanged()
 

@@ -10,6 +10,7 @@ import linecache
 import os
 import sys
 import sysconfig
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType
@@ -23,8 +24,27 @@ _PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 _OURS = (_PACKAGE, os.path.dirname(torch.__file__) + os.sep)
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib", "stdlib")})
 _NOBODYS = ("<frozen ", "<__array_function__")
-_internal: dict[str, bool] = {}
-"""Whether a file's code is internal, by its name (a code object itself is slow to hash)."""
+
+
+class _Internal(dict[str, bool]):
+    """Whether a file's code is internal, by its name (a code object itself is slow to hash)."""
+
+    def __missing__(self, file: str) -> bool:
+        found = self[file] = file.startswith((_PACKAGE, *_LIBRARIES, *_NOBODYS))
+        return found
+
+
+_internal = _Internal()
+
+
+class _Call(threading.local):
+    """`held`: None, or while a call of the user's is taken apart a list for its place, once somebody has asked for it."""
+
+    held: list[Place | None] | None = None
+
+
+call = _Call()
+"""The call under way in this thread: all its nodes have one place, and the way up the stack is taken once."""
 
 
 class Place(NamedTuple):
@@ -62,25 +82,26 @@ class Lines(Sequence[Location | None]):
         return place.resolve() if place else None
 
 
-def is_internal(file: str) -> bool:
-    """Whether a file's code belongs to weft itself, to Python or to an installed library (the answer is remembered)."""
-    found = _internal[file] = file.startswith((_PACKAGE, *_LIBRARIES, *_NOBODYS))
-    return found
-
-
 def here() -> Place | None:
     """The innermost frame on the stack that is the user's own (None if there is none).
 
     Where all the code is installed in libraries, it is the innermost that is neither weft's nor torch's.
     """
-    frame = sys._getframe(1)
-    while frame is not None:
-        code = frame.f_code
-        inside = _internal.get(code.co_filename)
-        if inside is False or (inside is None and not is_internal(code.co_filename)):
-            return Place(code, frame.f_lasti)
+    held = call.held
+    if held is None:
+        return _innermost()
+    if not held:
+        held.append(_innermost())
+    return held[0]
+
+
+def _innermost() -> Place | None:
+    internal, frame = _internal, sys._getframe(2)
+    while frame is not None and internal[frame.f_code.co_filename]:
         frame = frame.f_back
-    frame = sys._getframe(1)
+    if frame is not None:
+        return Place(frame.f_code, frame.f_lasti)
+    frame = sys._getframe(2)
     while frame is not None:
         if not frame.f_code.co_filename.startswith(_OURS):
             return Place(frame.f_code, frame.f_lasti)

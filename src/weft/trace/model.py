@@ -201,6 +201,9 @@ class Model:
         return self.backend.tokens
 
     def card_for(self, inputs: dict[str, torch.Tensor]) -> Card:
+        """The card that holds for a run of these inputs; of tokens a language model's own."""
+        if "tokens" in inputs and self.card.kind == "decoder":
+            return self.card
         try:
             with torch._C.DisableTorchFunction():  # of the types alone: a raw module's card is made under torch.device
                 types = {name: type_of(tensor) for name, tensor in inputs.items()}

@@ -36,23 +36,35 @@ _OWN = frozenset(
 class Run(Places):
     """One forward pass of a batch. Every site of the model is an attribute; see `model.sites()`."""
 
+    index: int
+    card: Card
+    kind: str
+    inputs: dict[str, torch.Tensor]
+    label: str
+    _layered: frozenset[str]
+    _resolved: dict[tuple[str, int | None], Site]
+    _sites: dict[tuple[Site, int | None], Storage]
+    _step: int | None
+    _prompt: Run
+
     def __init__(self, session: Session, index: int, kind: str, inputs: dict[str, torch.Tensor], card: Card) -> None:
-        first = next(iter(inputs.values()))
-        tokens = inputs.get("tokens")
-        self.session = session
-        self.index = index
-        self.card = card
-        self.kind = kind
-        self.inputs = inputs
-        self.batch = int(first.shape[0]) if first.dim() else 1
-        self.pos = int(first.shape[1]) if first.dim() > 1 else 1
-        self.tokens = tokens
-        self.label = f"run {session.count_run()}"
-        self._layered = card.layered
-        self._resolved = card.resolved
-        self._sites: dict[tuple[Site, int | None], Storage] = {}
-        self._step: int | None = None
-        self._prompt = self
+        size = next(iter(inputs.values())).shape
+        vars(self).update(  # not one by one through __setattr__, which looks for sites
+            session=session,
+            index=index,
+            card=card,
+            kind=kind,
+            inputs=inputs,
+            batch=int(size[0]) if size else 1,
+            pos=int(size[1]) if len(size) > 1 else 1,
+            tokens=inputs.get("tokens"),
+            label=f"run {session.count_run()}",
+            _layered=card.layered,
+            _resolved=card.resolved,
+            _sites={},
+            _step=None,
+            _prompt=self,
+        )
 
     @cached_property
     def start(self) -> torch.Tensor:  # type: ignore[override]
