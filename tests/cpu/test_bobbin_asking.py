@@ -7,9 +7,8 @@ import re
 from itertools import pairwise
 
 from weft import tasks
-from weft.bobbin.asking import glossed, joined, retold, several, shortened
+from weft.bobbin.asking import joined, retold, several, shortened
 from weft.tasks.words.english import CATEGORIES
-from weft.tasks.words.languages import word
 
 
 def test_answers_about_a_story_are_what_it_tells() -> None:
@@ -62,15 +61,6 @@ def test_a_story_told_again_says_the_same() -> None:
         words = [text[start:stop] for start, stop in counted]
         assert [each for each in words if f" with{each}." in text] == [f" {each.split()[-1][:-1]}" for each in again]
         assert min(start for start, _ in counted) > len(" ".join(story))
-
-
-def test_each_word_has_its_translation_right_behind_it() -> None:
-    (inputs,) = tasks.Translation(length=3).sample(1, seed=1).inputs
-    text, answers = glossed(inputs)
-    head, *pairs = re.split(r": |, ", text)
-    assert head == f"{inputs['source'].capitalize()} {inputs['target'].capitalize()}"
-    assert pairs == [f"{word(inputs['source'], each)} {word(inputs['target'], each)}" for each in inputs["concepts"]]
-    assert [text[start:stop] for start, stop in answers] == [f" {pair.split()[1]}" for pair in pairs]
 
 
 def test_a_story_asked_in_short_has_the_answers_that_it_tells() -> None:

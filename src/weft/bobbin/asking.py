@@ -14,7 +14,6 @@ from typing import Any
 
 from weft import tasks
 from weft.tasks.words.english import EXCLUDED
-from weft.tasks.words.languages import word
 
 Inputs = Mapping[str, Any]
 
@@ -47,18 +46,6 @@ def shortened(prompts: tasks.Prompts) -> tuple[str, tuple[tuple[int, int], ...]]
         text += f"\n{inputs['category'] if 'items' in inputs else inputs['character'] + ' ' + inputs['object']}:"
         answers.append((len(text), len(text) + len(answer)))
         text += answer
-    return text, tuple(answers)
-
-
-def glossed(inputs: Inputs) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """A list of words with each one's translation right behind it: "Tavi Moru: tavil brosa, …", what a word means being needed
-    at its last token."""
-    text, answers = f"{inputs['source'].capitalize()} {inputs['target'].capitalize()}:", []
-    for number, concept in enumerate(inputs["concepts"]):
-        text += f"{',' * (number > 0)} {word(inputs['source'], concept)}"
-        again = f" {word(inputs['target'], concept)}"
-        answers.append((len(text), len(text) + len(again)))
-        text += again
     return text, tuple(answers)
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from weft import tasks
-from weft.bobbin.asking import glossed, joined, retold, several, shortened
+from weft.bobbin.asking import joined, retold, several, shortened
 from weft.bobbin.tokenizer import BOS, EOS
 from weft.tasks.words import english
 from weft.tasks.words.languages import ENGLISH, LANGUAGES, categories, word
@@ -93,7 +93,7 @@ class Shard:
 
 AT_ONCE = 20
 """Texts with the same settings."""
-COPYING, EARLY, LATE = 9, 24, 50
+COPYING, EARLY, LATE = 10, 24, 70
 """Shards below COPYING are of repeated random tokens alone; those below EARLY have more facts and simpler questions; from LATE
 on they have fewer facts, which are known by then, and more of what takes longest.
 
@@ -116,22 +116,20 @@ def mixture(number: int = LATE) -> tuple[Source | RandomTokens, ...]:
         Source("noun facts", size(900, 650, 200), _of(nouns)),
         Source("functions", size(200, 220, 260), _any(_functions)),
         Source("noun functions", size(220, 260, 200), _any(_noun_functions)),
-        Source("select one", size(160, 260, 420), _any(_select_one, 4), 2.0),
+        Source("select one", size(200, 300, 520), _any(_select_one, 4), 2.0),
         Source("select first or last", size(0, 100), _any(_select_ordered, 4), 2.0),
         Source("count and exists", size(0, 80), _any(_counted, 3), 2.0),
-        Source("lists asked in short", size(200, 200, 180), _in_short),
-        Source("translation", size(240, 300, 300), _any(_translation)),
-        Source("word for word", size(240, 200, 120), _glossed),
+        Source("lists asked in short", size(200, 200), _in_short),
+        Source("translation", size(280, 360, 420), _any(_translation)),
         Source("verbatim", size(60, 40), _of(tasks.VerbatimLists())),
         Source("repeated words", size(60, 40), _of(tasks.RepeatedTokens())),
         Source("repeated words of all kinds", size(60, 40), _any(_repeated)),
-        Source("belief", size(80, 120, 120), _any(_belief, 4), 2.0),
-        Source("belief listed", size(100, 120, 120), _any(_listed, 4), 2.0),
-        Source("belief crossed", size(30, 60, 60), _any(_crossed, 3), 2.0),
+        Source("belief", size(260, 340, 360), _any(_belief, 4), 2.0),
+        Source("belief crossed", size(60, 180, 120), _any(_crossed, 3), 2.0),
         Source("visibility", size(0, 60), _any(_seen, 4), 2.0),
-        Source("stories told again", size(80, 60, 40), _retold),
-        Source("stories asked in short", size(240, 340, 340), _story_in_short, 2.0),
-        Source("binding", size(100, 60), _any(_bound, 4)),
+        Source("stories told again", size(100, 100), _retold),
+        Source("stories asked in short", size(0, 0, 300), _story_in_short, 2.0),
+        Source("binding", size(100, 80), _any(_bound, 4)),
         Source("ioi", size(60, 60), _of(tasks.IndirectObject(split="train"))),
         Source("greater than", size(0, 20), _of(tasks.GreaterThan())),
     )
@@ -206,11 +204,6 @@ def _crossed(rng: random.Random) -> tasks.Task:
     return tasks.BeliefTracking(split="train", kind=kind, layout="crossed", characters=3)
 
 
-def _listed(rng: random.Random) -> tasks.Task:
-    kind = rng.choice(("answer_pointer", "answer_payload", "query_character"))
-    return tasks.BeliefTracking(split="train", kind=kind, layout="listed", characters=rng.choice((2, 3, 3)))
-
-
 def _of(task: tasks.Task) -> Callable[[int, int], Iterator[Written]]:
     return lambda n, seed: _written(task, n, seed)
 
@@ -261,17 +254,9 @@ def _in_short(n: int, seed: int) -> Iterator[Written]:
 def _story_in_short(n: int, seed: int) -> Iterator[Written]:
     rng = random.Random(seed)
     for _ in range(0, n, AT_ONCE):
-        task = rng.choice((_belief, _crossed, _listed, _listed))(rng)
+        task = rng.choice((_belief, _belief, _crossed))(rng)
         for inputs in task.sample(AT_ONCE, rng.randrange(2**31)).inputs:
             yield Written(*shortened(task.prompts(several(task, inputs, rng, rng.randint(3, 8), 1.0))))
-
-
-def _glossed(n: int, seed: int) -> Iterator[Written]:
-    rng = random.Random(seed)
-    for _ in range(0, n, AT_ONCE):
-        task = _translation(rng)
-        for inputs in task.sample(AT_ONCE, rng.randrange(2**31)).inputs:
-            yield Written(*glossed(inputs))
 
 
 def _retold(n: int, seed: int) -> Iterator[Written]:

@@ -37,7 +37,6 @@ def suite() -> dict[str, tasks.Task]:
         "belief": tasks.BeliefTracking(**held),
         "belief_unknown": tasks.BeliefTracking(kind="answer_payload", **held),
         "belief_crossed": tasks.BeliefTracking(layout="crossed", characters=3, **held),
-        "belief_listed": tasks.BeliefTracking(layout="listed", characters=3, **held),
         "visibility": tasks.Visibility(**held),
         "binding": tasks.EntityBinding(**held),
         "ioi": tasks.IndirectObject(**held),

@@ -12,10 +12,10 @@ class Size(NamedTuple):
     """Layers, heads, widths of stream, MLP and head. The default gives every step of a mechanism heads of its own."""
 
     layers: int = 6
-    heads: int = 8
+    heads: int = 4
     width: int = 128
     mlp: int = 256
-    d_head: int = 24
+    d_head: int = 32
 
 
 BOBBIN = Size()

@@ -86,7 +86,6 @@ def screen(model: Any, tokenizer: Any, n: int = 96, seed: int = 20_000) -> dict[
         "concepts": concepts(model, tokenizer, n, seed),
         "pointers": pointers(model, tokenizer, n, seed),
         "pointers_crossed": pointers(model, tokenizer, n, seed, layout="crossed", characters=3),
-        "pointers_listed": pointers(model, tokenizer, n, seed, layout="listed", characters=3),
     }
 
 
