@@ -155,7 +155,8 @@ def asked(nodes: Sequence[Node], runs: Sequence[int], uses: Gradients, card: Car
     if twice:
         left.update(dict.fromkeys(graded, "a gradient of a gradient goes through it"))
     levels = _levels(nodes, runs, {run: bool(writes[run]) or run in graded for run in runs}, writes, left)
-    targets = {run: [index for index in reads[run] if Ref(index) in uses.targets] for run in runs}
+    begun = {root.get(ref.node, ref.node) for ref in uses.targets}  # of an edited site its read: all of it is asked for
+    targets = {run: [index for index in reads[run] if index in begun] for run in runs}
     forks = [
         _fork(nodes, run, reads[run], [*writes[run], *targets[run]], consumers, levels[run], card, run in graded)
         for run in runs
