@@ -460,6 +460,49 @@ def test_gradients_at_a_site_that_was_edited_before_and_after_it(pair, plan):
     close(s.results["some"], torch.autograd.grad(logits[:, -1].logsumexp(-1).sum(), sites[0])[0][:, -1])
 
 
+SITES = (
+    "resid_pre",
+    "resid_post",
+    "attn_out",
+    "mlp_out",
+    "mlp_post",
+    "z",
+    "q",
+    "k",
+    "v",
+    "q_rot",
+    "k_rot",
+    "scores",
+    "pattern",
+)
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("layer", (0, 1))
+def test_the_gradient_at_an_edited_site_is_whole(pair, site, layer):
+    """Also where nothing was edited: before the edit it came out as 0."""
+    model, _ = pair
+    found = {}
+    for plan in ("reference", "auto"):
+        with model.session(plan=plan) as s:
+            base = s.run(IDS)
+            run = base.fork()
+            value = getattr(run, site)[layer]
+            if site in ("scores", "pattern"):
+                value[:, :, 3] *= 0.9
+            else:
+                value[run.rows, run.at(3)] *= 0.5
+            (gradient,) = weft.grad(run.logits[:, -1].logsumexp(-1).sum(), [value])
+            gradient.save("gradient"), base.logits[:, -1].save("other")
+        found[plan] = s.results["gradient"]
+    close(found["auto"], found["reference"])
+    before = (
+        (slice(None), slice(0, 3)) if site not in ("scores", "pattern") else (slice(None), slice(None), slice(0, 3))
+    )
+    last = layer == model.n_layers - 1
+    assert bool(found["auto"][before].abs().max() > 1e-5) is not (last and site not in ("k", "v", "k_rot"))
+
+
 @pytest.mark.parametrize("plan", ("auto", "reference"))
 def test_a_gradient_that_an_edit_on_the_way_cuts_off_is_zero(pair, plan):
     model, _ = pair
