@@ -306,3 +306,10 @@ def test_heads_given_need_no_effects() -> None:
     assert given["accuracy"].sel(condition="zero-shot, function vector", value="value") == 1
     with pytest.raises(weft.errors.ProgramError, match=r"heads=\[\(15, 5\)"):
         function_vector(model(), FUNCTIONS["third"], **SETTING | {"n_effects": 0})
+
+
+def test_of_a_sum_over_all_heads_no_others_are_left_as_a_control() -> None:
+    every = list(itertools.product(range(model().n_layers), range(model().n_heads)))
+    asked = SETTING | {"n_effects": 0}
+    whole = function_vector(model(), FUNCTIONS["third"], **asked, heads=every, layer=0, controls=1, templates=())
+    assert whole["curve"]["vector"].values.tolist() == ["function vector", "random vectors"]

@@ -49,12 +49,12 @@ def show(found: Any) -> None:
     console.print(f"model: {found.model or 'none'}; seed {found.seeds[0]}\n", markup=False)
     console.print(_table(found.rows))
     console.print(" ".join(f"{mark}: {what}." for mark, what in MARKS.items()), markup=False)
-    sections = {"What weft does otherwise": found.differs, "In this run": found.notes}
-    sections["Could not be had"] = tuple(f"{part}: {why}" for part, why in found.failed.items())
+    sections = {"What weft does otherwise": list(found.differs), "In this run": [_first(note) for note in found.notes]}
+    sections["Could not be had"] = [_first(f"{part}: {why}") for part, why in found.failed.items()]
     for title, lines in sections.items():
         if lines:
             console.print(f"\n[b]{title}[/]")
-            console.print("\n".join(f"- {_first(line)}" for line in lines), markup=False)
+            console.print("\n".join(f"- {line}" for line in lines), markup=False)
     if found.stopped:
         console.print(f"\nstopped: {found.stopped}", markup=False)
     if found.missing:
@@ -80,8 +80,10 @@ def _table(rows: Any) -> Any:
 def _ours(row: Any) -> str:
     if row.ours is None:
         return ""
-    ends = "" if row.low is None else f" ({row.low:.3g} to {row.high:.3g})"
-    return f"{row.ours:.3g}{ends}"
+    value, low, high = (
+        None if each is None else f"{round(each, 9) + 0.0:.3g}" for each in (row.ours, row.low, row.high)
+    )
+    return f"{value}" if low is None else f"{value} ({low} to {high})"
 
 
 def _first(text: str, length: int = 240) -> str:

@@ -72,18 +72,23 @@ def _layers(model: Any, layer: int | str) -> list[int]:
 def controlled(
     model: Any, z: torch.Tensor, choice: Choice, draws: int, seed: int, plan: str
 ) -> tuple[dict[str, list[torch.Tensor]], list[Any]]:
-    """Vectors that should do nothing: of as many random heads, and random ones as long as the vector; and records."""
+    """Vectors that should do nothing: of as many random heads, and random ones as long as the vector; and records.
+
+    Of a vector that is the sum over all heads there are no other heads: then the second alone.
+    """
     if not draws:
         return {}, []
     rng = random.Random(f"random heads {seed}")
     others = [(i, h) for i in range(model.n_layers) for h in range(model.n_heads) if (i, h) not in choice.heads]
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(draws, choice.vector.numel(), generator=generator).to(choice.vector)
+    noise = noise / noise.norm(dim=1, keepdim=True) * choice.vector.norm()
+    if not others:
+        return {"random vectors": list(noise)}, []
     size = min(len(choice.heads), len(others))
     sets = [rng.sample(others, size) for _ in range(draws)]
     each, record = written(model, z, [head for one in sets for head in one], plan)
     sums = each.unflatten(0, (draws, size)).sum(1)
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(draws, choice.vector.numel(), generator=generator).to(choice.vector)
-    noise = noise / noise.norm(dim=1, keepdim=True) * choice.vector.norm()
     return {"random heads": list(sums), "random vectors": list(noise)}, [record]
 
 

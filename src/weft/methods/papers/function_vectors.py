@@ -69,13 +69,13 @@ FUNCTION_VECTORS = Paper(
     ),
     figures=(
         *_table(GPT_J, (39.1, 90.8), (5.5, 57.5), ", corroborated elsewhere"),
-        *_table(LLAMA_2_70B, (52.3, 96.5), (8.2, 83.8), ""),
         *(
             Figure(f"average indirect effect of L{layer}H{head}", aie, "R", GPT_J, f"all/aie/{layer}/{head}", "ΔP",
                    of="mean of the tasks")
             for (layer, head), aie in HEADS.items()
         ),
         Figure("of those five heads, among the ten strongest", 5, "R", GPT_J, "all/overlap", "heads"),
+        *_table(LLAMA_2_70B, (52.3, 96.5), (8.2, 83.8), ""),
     ),
     differs=(
         "Pairs: weft's own, fewer than the authors' (" + ", ".join(f"{name} {len(own)}" for name, own in TASKS.items())

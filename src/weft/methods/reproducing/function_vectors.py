@@ -31,7 +31,7 @@ def run(work: Work) -> dict[str, xr.DataArray]:
     for name in values["tasks"]:
         work.part(f"vector-{name}", function_vector, TASKS[name], heads=heads, n_effects=0, **shared)
     aie = xr.concat([each["aie"] for each in found], "task").mean("task")
-    return {"aie": aie, "heads": _table(heads)} | _overlap(aie, heads) | _accuracies(work)
+    return {"aie": aie, "heads": _table(heads)} | _overlap(work, aie, heads) | _accuracies(work)
 
 
 def _count(work: Work) -> int:
@@ -46,9 +46,11 @@ def _table(heads: list[tuple[int, int]]) -> xr.DataArray:
     return xr.DataArray(np.array(heads), dims=("rank", "which"), coords={"which": ["layer", "head"]})
 
 
-def _overlap(aie: xr.DataArray, heads: list[tuple[int, int]]) -> dict[str, xr.DataArray]:
+def _overlap(work: Work, aie: xr.DataArray, heads: list[tuple[int, int]]) -> dict[str, xr.DataArray]:
     """How many of the paper's heads are among ours; none to count where the model has no such heads."""
-    if any(layer >= aie.sizes["layer"] or head >= aie.sizes["head"] for layer, head in HEADS):
+    lacking = [f"L{layer}H{head}" for layer, head in HEADS if layer >= aie.sizes["layer"] or head >= aie.sizes["head"]]
+    if lacking:
+        work.notes.append(f"this model has no {', '.join(lacking)}: the paper's heads are not looked for in it")
         return {}
     return {"overlap": xr.DataArray(float(len(set(HEADS) & set(heads))))}
 

@@ -74,7 +74,7 @@ def found(
     if name not in held:
         left_out = getattr(results.get(part), "left_out", {}).get(name, "")
         said = reasons.get(part) or left_out or "; ".join(f"{each}: {why}" for each, why in reasons.items())
-        return None, said or f"this run gives no {name!r}"
+        return None, said or f"this run gives no {name!r} (see its notes)"
     try:
         return _at(held[name], labels), ""
     except KeyError:
