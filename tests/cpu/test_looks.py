@@ -33,3 +33,18 @@ def test_looking_just_before_the_edit(how: str, name: str, layer: int) -> None:
         found[plan] = s.values
     for key, expected in found["reference"].items():
         torch.testing.assert_close(found["auto"][key], expected, rtol=0, atol=1e-9)
+
+
+def test_a_base_that_nobody_reads_goes_as_far_as_what_enters_its_forks() -> None:
+    found = {}
+    for plan in ("reference", "auto"):
+        with model_of(GPT2).session(plan=plan) as s:
+            clean = s.run(ROWS)
+            for scale in (0.5, 2.0):
+                run = clean.fork()
+                run.resid_post[1] = run.resid_post[1] * scale
+                run.logits[:, -1].save(f"{scale}")
+        assert s.outcome.plan == ("planned" if plan == "auto" else "reference")
+        found[plan] = s.values
+    for key, expected in found["reference"].items():
+        torch.testing.assert_close(found["auto"][key], expected, rtol=0, atol=1e-9)

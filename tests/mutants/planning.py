@@ -45,7 +45,7 @@ TOLD = [
 PASSES = [
     Mutant("a base one layer short", "plan/prune.py",
            "entry = fork.layer - 1, True", "entry = fork.layer - 2, True",
-           "what enters a fork is not there", ("sweep",)),
+           "what enters a fork is not there", ("sweep",), (), ("tests/cpu/test_looks.py",)),
     Mutant("a read base one layer short", "plan/prune.py",
            "whole = fork.last, not fork.half", "whole = fork.last - 1, not fork.half",
            "a run without edits lacks its last layer", ("several runs",)),
