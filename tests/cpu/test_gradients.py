@@ -500,7 +500,7 @@ def test_the_gradient_at_an_edited_site_is_whole(pair, site, layer):
         (slice(None), slice(0, 3)) if site not in ("scores", "pattern") else (slice(None), slice(None), slice(0, 3))
     )
     last = layer == model.n_layers - 1
-    assert bool(found["auto"][before].abs().max() > 1e-5) is not (last and site not in ("k", "v", "k_rot"))
+    assert bool(found["auto"][before].abs().max() > 1e-5) is not (last and site not in ("resid_pre", "k", "v", "k_rot"))
 
 
 @pytest.mark.parametrize("plan", ("auto", "reference"))
