@@ -123,6 +123,8 @@ def test_the_demo_serves_bobbin_and_ends_with_its_atlas(tmp_path: Path) -> None:
     assert again.returncode == 0 and json.loads(again.stdout)["agrees"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_an_atlas_is_printed_and_gone_on_with(tmp_path: Path) -> None:
     folder = tmp_path / "atlas"
     first = weft("atlas", "planted/pointers", "--n", "16", "--out", str(folder), "--json")

@@ -10,8 +10,10 @@ from typing import Any
 def run_atlas(source: str, url: str, out: Path | None, n: int, seed: int, as_json: bool) -> bool:
     """Make it, or go on with it; print what was found. False if it was stopped before its end."""
     import weft
+    from weft import planted
     from weft.atlas import Settings, atlas
 
+    planted.register()
     model = weft.connect(url).model(source) if url else weft.load(source)
     folder = out or Path(f"{model.card.name.replace('/', '-')}-atlas")
     found = atlas(model, folder, Settings(n=n, seed=seed))
