@@ -33,6 +33,11 @@ class RepeatedTokens(Task):
     def for_model(cls, model: Any, length: int = 8) -> RepeatedTokens:
         """The task with those of weft's words that are a token of their own in this model's vocabulary."""
         single = tuple(each for each in dict.fromkeys((*SHORT, *CONCEPTS)) if _is_token(model, each))
+        if len(single) < length:
+            raise weft.errors.ProgramError(
+                f"{len(single)} of weft's words are one token each in this model, and {length} different ones are needed: "
+                "RepeatedTokens(words=(…), length=…) takes words of your own"
+            )
         return cls(length=length, words=single)
 
     def draw(self, rng: random.Random) -> Pair | None:
