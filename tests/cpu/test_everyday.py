@@ -98,7 +98,8 @@ def client(server, tmp_path_factory):
 def equal(found, expected):
     assert list(found) == list(expected) or set(found) == set(expected)
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        near = 1e-4 if name == "grid" else 1e-5  # a grid's cells are quotients by a small difference
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=near, msg=lambda text, n=name: f"{n}: {text}")
 
 
 def test_there_are_twelve_and_each_fits_a_screen():

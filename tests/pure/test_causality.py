@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from counted import at_most
 from fakes import Builder, fake_card, floats
 from weft.errors import CausalityError
 from weft.ir.causality import Frontiers, check_causality, order_by
@@ -142,7 +141,7 @@ def test_a_generations_tokens_depend_on_all_of_it() -> None:
     assert noted(tuple(b.nodes)) == checked(tuple(b.nodes)) == len(b.nodes) - 1
 
 
-def test_a_sweep_costs_microseconds_a_node() -> None:
+def test_a_sweep_costs_the_same_a_node_however_long() -> None:
     """Thousands of runs patched from a clean one, their scores gathered in one grid: no set grows with the sweep."""
     b = Builder()
     clean = b.read(b.run([[1]]), "z", 1)
@@ -152,10 +151,9 @@ def test_a_sweep_costs_microseconds_a_node() -> None:
         b.add(Write(b.read(run, "z", 1), (), clean))
         grid = b.add(Op("add.Tensor", (grid, b.read(run, "logits"))))
     frontiers = Frontiers(CARD)
-    began = time.thread_time()
-    for index, node in enumerate(b.nodes):
-        frontiers.note(index, node)
-    assert time.thread_time() - began < 2.0
+    with at_most(lines=1_000_000):
+        for index, node in enumerate(b.nodes):
+            frontiers.note(index, node)
 
 
 def test_a_program_made_to_be_slow_is_checked_in_linear_time() -> None:
@@ -168,6 +166,5 @@ def test_a_program_made_to_be_slow_is_checked_in_linear_time() -> None:
         run = b.run([[1]])
         b.read(run, "logits")
         value = b.add(Write(b.read(run, "z", 0), (), value))
-    began = time.thread_time()
-    check_causality(Experiment(tuple(b.nodes)).nodes, ORDER)
-    assert time.thread_time() - began < 3.0
+    with at_most(lines=5_000_000):
+        check_causality(Experiment(tuple(b.nodes)).nodes, ORDER)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from counted import at_most
 from fakes import D_MODEL, Builder, fake_card, floats, ints
 from weft.errors import (
     BoundsError,
@@ -367,10 +367,8 @@ def test_many_gradients_are_limited_by_what_they_visit() -> None:
 )
 def test_a_node_made_to_be_slow_is_answered_at_once(node: Node) -> None:
     wide = Op("expand", (Ref(0), (1 << 31,)))
-    began = time.thread_time()
-    with pytest.raises(WeftError):
+    with pytest.raises(WeftError), at_most(lines=4_000_000):
         check(Experiment((Const(floats(1)), wide, node)), CARD)
-    assert time.thread_time() - began < 1.0
 
 
 def test_many_gradients_of_one_scalar_are_one_visit() -> None:
@@ -403,23 +401,24 @@ def test_a_rule_that_stumbles_is_an_error_of_the_program(monkeypatch: pytest.Mon
         check(Experiment((CONST, Op("relu", (Ref(0),)))), CARD)
 
 
-def test_tokens_that_runs_share_are_looked_at_once() -> None:
+def test_tokens_that_runs_share_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     b = Builder()
     tokens = b.const(ints([[1] * 32] * 4000))
     for _ in range(400):
         b.add(Run("tokens", (("tokens", tokens),)))
-    began = time.thread_time()
+    looked: list[BytesConstant] = []
+    plain = BytesConstant.tobytes
+    monkeypatch.setattr(BytesConstant, "tobytes", lambda self: looked.append(self) or plain(self))
     check(b.experiment(), CARD)
-    assert time.thread_time() - began < 1.0
+    assert len(looked) == 1
 
 
-def test_a_hundred_thousand_nodes_take_seconds() -> None:
+def test_a_hundred_thousand_nodes_take_as_much_each_as_a_few() -> None:
     b = Builder()
     source, tokens = b.read(b.run([[1, 2, 3]]), "z", 0), b.nodes[1]
     while len(b.nodes) < 99_000:
         run = b.add(tokens).node
         b.add(Write(b.read(run, "z", 0), (LAST,), b.add(Op("select.int", (source, 1, -1)))))
         b.add(Op("log_softmax.int", (b.read(run, "logits"), -1)))
-    began = time.thread_time()
-    check(b.experiment(), CARD)
-    assert time.thread_time() - began < 10.0
+    with at_most(lines=30_000_000):
+        check(b.experiment(), CARD)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +13,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from counted import at_most
 from fakes import Builder, floats, ints
 from weft.errors import FormatError, LimitError, Location, ProgramError, WeftError
 from weft.ir import nodes as n
@@ -235,13 +235,11 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], type[WeftError], str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_refused_within_a_second(name: str) -> None:
+def test_a_hostile_file_is_refused_before_it_makes_work(name: str) -> None:
     make, error, message = HOSTILE[name]
     data = make()
-    began = time.thread_time()
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message), at_most(lines=2_000):
         decode(data)
-    assert time.thread_time() - began < 1.5
 
 
 def test_a_constant_that_is_not_what_its_name_says_is_refused() -> None:

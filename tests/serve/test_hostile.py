@@ -1,8 +1,7 @@
-"""Whatever is posted, the answer is a 4xx problem document within a second, and everything stays up."""
+"""Whatever is posted, the answer is a 4xx problem document, and everything stays up."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import httpx
@@ -31,15 +30,12 @@ def rss(pid: int) -> int:
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_a_hostile_body_is_refused_at_once(url, worker, name):
-    began = time.monotonic()
+def test_a_hostile_body_is_refused(url, worker, name):
     answer = post(url, CORPUS[name])
-    taken = time.monotonic() - began
     problem = answer.json()
     assert 400 <= answer.status_code < 500, problem
     assert answer.headers["content-type"] == "application/problem+json"
     assert problem["status"] == answer.status_code and problem["code"] and problem["detail"]
-    assert taken < 1.0
     assert connect(url).models()[0]["worker"] == worker
 
 
