@@ -19,6 +19,7 @@ VARIANTS = [
     *(tasks.BeliefTracking(kind=kind) for kind in belief.SWAPS),
     *(tasks.BeliefTracking(kind=kind, layout="crossed", characters=3) for kind in belief.SWAPS),
     *(tasks.BeliefTracking(kind=kind, layout="listed", characters=3) for kind in belief.SWAPS),
+    *(tasks.BeliefTracking(kind=kind, layout="numbered", characters=3) for kind in belief.SWAPS),
     *(tasks.Visibility(kind=kind) for kind in visibility.SWAPS),
     *(tasks.EntityBinding(kind=kind, entities=n) for kind in binding.SWAPS for n in (2, 4)),
     *(tasks.IndirectObject(kind=kind) for kind in ioi.SWAPS),

@@ -107,6 +107,18 @@ def test_listed_stories_read_from_the_text(kind: str, characters: int) -> None:
         assert answer == " " + filled.get(asked, "unknown")
 
 
+@pytest.mark.parametrize("characters", [2, 4])
+@pytest.mark.parametrize("kind", ["answer_pointer", "answer_payload", "query_character"])
+def test_numbered_stories_read_from_the_text(kind: str, characters: int) -> None:
+    """From a pair to a number, and from the number to a state: no clause has both."""
+    for prompt, answer in both(tasks.BeliefTracking(kind=kind, layout="numbered", characters=characters), 20):
+        taps = {(who, what): tap for who, what, tap in re.findall(r"(\w+) fills a (\w+) from tap (\w+)\.", prompt)}
+        states = dict(re.findall(r"Tap (\w+) has (\w+)\.", prompt))
+        asked = re.search(r"does (\w+) believe is in the (\w+)\?", prompt).groups()
+        assert len(taps) == len(states) == characters
+        assert answer == " " + (states[taps[asked]] if asked in taps else "unknown")
+
+
 def test_crossed_stories_need_both_words() -> None:
     """Each character is in two clauses and so is each object: either word alone leaves two states open."""
     for inputs in tasks.BeliefTracking(layout="crossed", characters=3).sample(30).inputs:
@@ -232,3 +244,8 @@ def test_an_unknown_variable_is_named() -> None:
 def test_a_variable_needs_its_parents_before_it() -> None:
     with pytest.raises(weft.WeftError, match="computed later or never"):
         tasks.CausalModel(("a",), (tasks.Variable("answer", ("b",), str),))
+
+
+def test_more_characters_than_numbers_are_refused() -> None:
+    with pytest.raises(weft.errors.ProgramError, match="names for 12 taps"):
+        tasks.BeliefTracking(layout="numbered", characters=13)

@@ -6,7 +6,7 @@ from weft.tasks import TASKS, BeliefTracking, Task
 
 SHOWN: tuple[Task, ...] = (
     *(each() for each in TASKS.values()),
-    *(BeliefTracking(layout=layout, characters=3) for layout in ("crossed", "listed")),
+    *(BeliefTracking(layout=layout, characters=3) for layout in ("crossed", "listed", "numbered")),
 )
 
 

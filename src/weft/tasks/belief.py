@@ -4,7 +4,8 @@
 what he did not fill himself. With `layout="pairs"` each character has an object of their own. With "crossed" each character
 fills two objects and each object is filled by two characters, so that neither word alone finds the state. With "listed" each
 has an object of their own and all is told in one sentence, "Bob and Ann fill a cup and a jug with tea and milk, in that
-order.", so that no state stands beside a name: only its place says whose it is.
+order.", so that no state stands beside a name: only its place says whose it is. With "numbered" it is a number that says so,
+"Bob fills a cup from tap one. … Tap one has tea. …": what is asked about leads to the number, and that to the state.
 
 Counterfactuals of Prakash et al. (arXiv 2505.14685), by `kind`; `batch.expected` follows from the causal model:
 
@@ -26,9 +27,9 @@ from typing import ClassVar
 import weft
 from weft.tasks.batch import Text, write
 from weft.tasks.causal import CausalModel, Inputs, Variable
-from weft.tasks.story import STORY, UNKNOWN, Clauses, asked, fetched, fresh, listed, pointed_at, reversed_with, told
+from weft.tasks.story import STORY, TELLING, UNKNOWN, Clauses, asked, fetched, fresh, pointed_at, reversed_with
 from weft.tasks.task import Pair, Swap, Task
-from weft.tasks.words.english import DRINKS
+from weft.tasks.words.english import DRINKS, NUMBERS
 
 SWAPS = {
     "answer_pointer": Swap(("answer_pointer",)),
@@ -38,7 +39,6 @@ SWAPS = {
     "query_object": Swap(("query_object_id",)),
     "source": Swap(("character_id", "object_id"), keep=("address", "state_id")),
 }
-LAYOUTS = ("pairs", "crossed", "listed")
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,18 @@ class BeliefTracking(Task):
     preamble: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in SWAPS or self.layout not in LAYOUTS:
+        if self.kind not in SWAPS or self.layout not in TELLING:
             raise weft.errors.ProgramError(
-                f"kind={self.kind!r}, layout={self.layout!r}; kinds are {', '.join(SWAPS)}, layouts {', '.join(LAYOUTS)}"
+                f"kind={self.kind!r}, layout={self.layout!r}; kinds are {', '.join(SWAPS)}, layouts {', '.join(TELLING)}"
             )
         if self.characters < (3 if self.layout == "crossed" else 2):
             raise weft.errors.ProgramError(
                 f"{self.characters} characters are too few for {self.layout!r}: crossed takes 3 at least, the others 2"
+            )
+
+        if self.layout == "numbered" and self.characters >= len(NUMBERS):
+            raise weft.errors.ProgramError(
+                f"{self.characters} characters are too many for 'numbered': it has names for {len(NUMBERS) - 1} taps"
             )
 
     def draw(self, rng: random.Random) -> Pair | None:
@@ -97,8 +102,8 @@ class BeliefTracking(Task):
         return (clauses, rng.choice(absent)), (reversed_with(clauses, _others(rng, clauses)), there)
 
     def render(self, inputs: Inputs) -> Text:
-        story = listed if self.layout == "listed" else told
-        return write(self.preamble, *story(inputs["clauses"]), *asked(inputs["character"], inputs["object"]))
+        story = TELLING[self.layout](inputs["clauses"])
+        return write(self.preamble, *story, *asked(inputs["character"], inputs["object"]))
 
     @property
     def causal_model(self) -> CausalModel:

@@ -9,10 +9,10 @@ character and object) and its own id, `state_id`; the query's ids look up the ad
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from weft.tasks.causal import Variable
-from weft.tasks.words.english import CONTAINERS, DRINKS, NAMES
+from weft.tasks.words.english import CONTAINERS, DRINKS, NAMES, NUMBERS
 
 UNKNOWN = "unknown"
 Clause = tuple[str, str, str]
@@ -85,6 +85,23 @@ def listed(clauses: Clauses) -> list[str | tuple[str, str]]:
             pieces += [("" if number == 0 else " and " if number == len(clauses) - 1 else ", ") + before]
             pieces.append((f"{role}_{number}", clause[at]))
     return [*(each for each in pieces if each), ", in that order."]
+
+
+def numbered(clauses: Clauses) -> list[str | tuple[str, str]]:
+    """Who filled what from which tap, and then what each tap has: from a name to its state the way leads over a number."""
+    pieces: list[str | tuple[str, str]] = []
+    for at, (character, thing, _) in enumerate(clauses):
+        pieces += [" "] * (at > 0) + [(f"character_{at}", character), " fills a ", (f"object_{at}", thing)]
+        pieces += [" from tap ", (f"tap_{at}", NUMBERS[at + 1]), "."]
+    for at, (_, _, state) in enumerate(clauses):
+        pieces += [" Tap ", (f"number_{at}", NUMBERS[at + 1]), " has ", (f"state_{at}", state), "."]
+    return pieces
+
+
+TELLING: Mapping[str, Callable[[Clauses], list[str | tuple[str, str]]]] = {
+    "pairs": told, "crossed": told, "listed": listed, "numbered": numbered,
+}  # fmt: skip
+"""How a story of each layout is told."""
 
 
 def asked(character: str, thing: str) -> list[str | tuple[str, str]]:
