@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +286,14 @@ def test_the_papers_whole_settings_run_on_a_random_model_of_its_family(paper: st
         assert found.parts["union"]["union"].sizes["query"] == 3
     measured = [row for row in found.rows if row.ours is not None]
     assert len(measured) > 5 and {row.verdict for row in measured} == {"not comparable"}
+
+
+def test_the_pages_program_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs/reproduce.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    there: dict[str, Any] = {}
+    exec(compile(code, "docs/reproduce.md", "exec"), there)
+    found = there["found"]
+    said = re.search(r"rows\[0\] *# (.+)", code).group(1).split(", ")  # type: ignore[union-attr]
+    assert len(said) > 5 and all(hasattr(found.rows[0], each) for each in said)
+    assert found.missing["needs"] and found.differs
