@@ -27,7 +27,7 @@ def outcome(tmp_path: Path, reason: str, ci: str, assets: bool) -> str:
         (tmp_path / "shared" / "assets").mkdir(parents=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(tests)]
     env = os.environ | {"CI": ci}
-    done = subprocess.run(command, cwd=tmp_path / "project", env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path / "project", env=env, capture_output=True, text=True, timeout=300)
     return done.stdout.splitlines()[-1].split(" in ")[0]
 
 

@@ -4,11 +4,12 @@ code and not from weft's tables: activation, norms, multipliers, rotary, what at
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from tests.tiny import randomised
@@ -239,6 +240,22 @@ KINDS: dict[str, Kind] = {
 """By `model_type`, with a variant after a comma."""
 ROWS: dict[str, Kind] = dict(KINDS)
 """Those, and kinds of other files, which are built and looked up here too."""
+
+
+def ways(kinds: Iterable[str], often: Iterable[str]) -> list[Any]:
+    """Kinds with each attention that they have, on prompts of one length and padded, for `pytest.mark.parametrize`.
+
+    Marked slow but for those tried `often` and, of the others, their usual attention on padded prompts.
+    """
+    found = []
+    for name in kinds:
+        for attention in ("eager",) if ROWS[name].eager else ("eager", "sdpa"):
+            for padded in (False, True):
+                usual = padded and (attention == "sdpa" or ROWS[name].eager)
+                marks = () if usual or name in often else pytest.mark.slow
+                label = f"{name}-{attention}" + ("-padded" if padded else "")
+                found.append(pytest.param(name, attention, padded, marks=marks, id=label))
+    return found
 
 
 def build(kind: str, seed: int = 3, attention: str = "", **changes: object) -> torch.nn.Module:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 from experts_zoo import EXPERTS, OTHERS
-from family_zoo import ROWS, build
+from family_zoo import ROWS, build, ways
 
 import weft
 from weft.execute import planned, reference, trial
@@ -22,12 +22,7 @@ OFF = {
 """Kinds on which the engine is off, with what it says of them."""
 SITES = ("q", "k", "v", "q_rot", "k_rot", "scores", "pattern", "z", "head_out", "attn_out", "resid_mid", "router_logits",
          "expert_weights", "expert_out", "mlp_out", "resid_post")  # fmt: skip
-WAYS = [
-    (name, attention)
-    for name in (*EXPERTS, *OTHERS)
-    for attention in ("eager", "sdpa")
-    if not (ROWS[name].eager and attention == "sdpa")
-]
+WAYS = ways((*EXPERTS, *OTHERS), ("mixtral", "gpt_oss"))
 
 
 def patched(model, plan, prompts):
@@ -52,19 +47,18 @@ def patched(model, plan, prompts):
     return s.results, s.explain()
 
 
-@pytest.mark.parametrize(("name", "attention"), WAYS, ids=str)
-def test_suffix_equals_whole(name, attention):
-    model = weft.load(build(name, seed=3, attention=attention))
-    for prompts in (PROMPTS, RAGGED):
-        (found, told), (expected, _) = patched(model, "auto", prompts), patched(model, "reference", prompts)
-        assert len(expected) > 20
-        for key in expected:
-            left, right = (each[key].nan_to_num(neginf=0.0) for each in (found, expected))
-            assert torch.allclose(left, right, rtol=1e-4, atol=1e-4), key
-        if name in OFF:
-            assert OFF[name] in told
-        else:
-            assert "as reference" not in told, told
+@pytest.mark.parametrize(("name", "attention", "padded"), WAYS)
+def test_suffix_equals_whole(name, attention, padded):
+    model, prompts = weft.load(build(name, seed=3, attention=attention)), RAGGED if padded else PROMPTS
+    (found, told), (expected, _) = patched(model, "auto", prompts), patched(model, "reference", prompts)
+    assert len(expected) > 20
+    for key in expected:
+        left, right = (each[key].nan_to_num(neginf=0.0) for each in (found, expected))
+        assert torch.allclose(left, right, rtol=1e-4, atol=1e-4), key
+    if name in OFF:
+        assert OFF[name] in told
+    else:
+        assert "as reference" not in told, told
 
 
 @pytest.mark.parametrize("name", [*EXPERTS, *OTHERS])
