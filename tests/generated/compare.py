@@ -80,12 +80,12 @@ def attempt(experiment: Experiment, plan: str) -> Result | Exception:
 
 
 def _errors(expected: Result | Exception, found: Result | Exception) -> Verdict:
-    if type(expected) is type(found) and _not_legal(expected):
+    if type(expected) is type(found) and is_not_legal(expected):
         return Verdict("skipped", _said(expected))
     return Verdict("different", f"reference: {_said(expected)}\nplanned:   {_said(found)}")
 
 
-def _not_legal(error: Result | Exception) -> bool:
+def is_not_legal(error: Result | Exception) -> bool:
     """Whether the draw is at fault: its statements are refused, or it blocks all keys of a query."""
     return isinstance(error, ProgramError | TraceError) or "is blocked (-inf)" in str(error)
 
