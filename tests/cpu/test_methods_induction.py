@@ -14,7 +14,8 @@ from weft.planted.induction import truth
 
 def test_the_planted_head_and_the_one_it_needs() -> None:
     found = induction_heads(weft.load("induction"), n=4, length=8)
-    assert found.above() == [truth().induction]
+    assert found.above() == [truth().induction] and found.strongest() == 1
+    assert found.above(after=2) == []
     previous = found["previous"].values
     assert previous.max() > 0.9 and previous.argmax() // previous.shape[1] < truth().induction[0]
     assert float(found["copied"]) > 0.9
@@ -30,6 +31,9 @@ def test_scores_are_those_of_the_models_own_attention() -> None:
     for layer, each in enumerate(patterns):
         expected = torch.stack([each[:, :, t, t - 4] for t in range(5, 9)]).mean((0, 1))
         assert found["attention"].values[layer] == pytest.approx(expected.detach().numpy(), abs=1e-5)
+        for after in range(1, 5):
+            expected = torch.stack([each[:, :, t, t - 5 + after] for t in range(5, 9)]).mean((0, 1)).detach().numpy()
+            assert found["later"].sel(after=after).values[layer] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_token_that_opens_every_text_comes_first() -> None:

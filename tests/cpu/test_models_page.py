@@ -51,6 +51,7 @@ def test_no_blank_is_without_its_reason() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_whole_page_is_what_the_tables_say() -> None:
     assert page([described.described(kind) for kind in described.model_types()]) == PAGE.read_text(), ANEW
 

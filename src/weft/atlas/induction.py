@@ -22,19 +22,25 @@ def find(context: Context) -> InductionHeads:
 
 def says(found: Result) -> Iterable[str]:
     assert isinstance(found, InductionHeads)
-    heads = [f"L{layer}H{head}" for layer, head in found.above()]
+    after = found.strongest()
+    where = (
+        "what followed the same token before" if after == 1 else f"the place {after} after the same token's first time"
+    )
+    heads = [f"L{layer}H{head}" for layer, head in found.above(after=after)]
     return [
-        f"Heads with half their attention on what followed the same token before: {', '.join(heads) or 'none'}.",
+        f"Heads with half their attention on {where}: {', '.join(heads) or 'none'}.",
         f"Of random tokens said a second time it foretells {float(found['copied']):.2f}.",
     ]
 
 
 def figures(found: Result) -> Sequence[Figure]:
     assert isinstance(found, InductionHeads)
-    best = found.above()[:1]
-    grid = found.plot("attention", **({"mark": best[0]} if best else {}))
+    after = found.strongest()
+    best = found.above(after=after)[:1]
+    grid = found.plot("later", after=after, **({"mark": best[0]} if best else {}))
+    where = "what followed it the first time" if after == 1 else f"the place {after} after its first time"
     return [
-        Figure("Attention from a repeated token to what followed it the first time, by head.", grid),
+        Figure(f"Attention from a repeated token to {where}, by head.", grid),
         Figure("Attention to the token just before: what an induction head above needs.", found.plot("previous")),
     ]
 

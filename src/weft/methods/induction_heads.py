@@ -1,4 +1,4 @@
-"""Induction heads: at a token seen before, they look at what followed it then."""
+"""Induction heads: at a token seen before, they look at what followed it then, or a few places further on."""
 
 from __future__ import annotations
 
@@ -12,24 +12,38 @@ import weft
 from weft.methods.places import numbers
 from weft.methods.result import Result
 
+FURTHEST = 4
+"""Places after a token's first time at which heads are looked for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InductionHeads(Result):
-    """What `induction_heads` found: "attention" and "previous" [layer, head], "copied" [] the share of tokens foretold."""
+    """What `induction_heads` found: "attention" and "previous" [layer, head], "later" [after, layer, head], "copied" [].
+
+    "attention" is "later" at 1; "copied" is the share of tokens foretold.
+    """
 
     method: str = "induction_heads"
 
     def title(self, name: str | None = None) -> str:
-        where = {"attention": "to what followed it before", "previous": "to the token just before"}
+        where = {
+            "attention": "to what followed it before",
+            "previous": "to the token just before",
+            "later": "to a place after its first time",
+        }
         return f"Attention at a repeated token {where.get(name or self.main, '')} ({self.model})"
 
-    def above(self, least: float = 0.5) -> list[tuple[int, int]]:
-        """(layer, head) of the heads whose score is at least `least`, the strongest first."""
-        scores = self["attention"].values
+    def above(self, least: float = 0.5, after: int = 1) -> list[tuple[int, int]]:
+        """(layer, head) of the heads whose score `after` places on is at least `least`, the strongest first."""
+        scores = self["later"].sel(after=after).values
         order = sorted(
             ((float(scores[i, h]), i, h) for i, h in zip(*(scores >= least).nonzero(), strict=True)), reverse=True
         )
         return [(int(i), int(h)) for _, i, h in order]
+
+    def strongest(self) -> int:
+        """How many places after the first time the strongest head looks: 1 in the textbook."""
+        return int(self["later"].max(("layer", "head")).idxmax("after"))
 
 
 def induction_heads(model: Any, *, n: int = 16, length: int = 20, seed: int = 0, plan: str = "auto") -> InductionHeads:
@@ -42,6 +56,8 @@ def induction_heads(model: Any, *, n: int = 16, length: int = 20, seed: int = 0,
     needs no tokenizer (the token that one puts before every text comes first). attention[l, h] = mean of
     pattern[l][row, h, t, t − length + 1] over t of the second time; previous[l, h] is the mean attention to the token just
     before, which such heads need in a lower layer. "copied": how often the likeliest next token is the right one there.
+    "later" has the same for places 2, 3 and 4 after the first time: where lower heads have carried its neighbours along, a
+    head may find there what the textbook's finds at 1 (in bobbin it does): `found.strongest()`, `found.above(after=4)`.
 
     Olsson et al. (arXiv 2209.11895), "prefix matching"; Todd et al. (2310.15213), appendix. It misleads where a head looks
     there and writes nothing: patch it to know. SiteError, with the reason, where the model has no `pattern`.
@@ -56,17 +72,23 @@ def induction_heads(model: Any, *, n: int = 16, length: int = 20, seed: int = 0,
     opens = torch.tensor([[model.tokens.bos_id]] * n if model.tokens and model.tokens.adds_bos else [[]] * n).long()
     ids = torch.cat([opens, once, once], 1)
     here = opens.shape[1] + torch.arange(length, 2 * length - 1)
+    places = range(1, min(FURTHEST, length - 1) + 1)
     with model.session(plan=plan) as s:
         run = s.run(ids)
         patterns = [run.pattern[layer] for layer in range(model.n_layers)]
-        torch.stack([each[:, :, here, here - length + 1].mean((0, 2)) for each in patterns]).save("attention")  # type: ignore[attr-defined]
+        for after in places:
+            torch.stack([each[:, :, here, here - length + after].mean((0, 2)) for each in patterns]).save(
+                f"after {after}"
+            )  # type: ignore[attr-defined]
         torch.stack([each[:, :, here, here - 1].mean((0, 2)) for each in patterns]).save("previous")  # type: ignore[attr-defined]
         (run.logits[:, here].argmax(-1) == ids[:, here + 1]).float().mean().save("copied")
     axes = {"layer": range(model.n_layers), "head": range(model.n_heads)}
     grids = {
-        name: xr.DataArray(numbers(s.results[name]), dims=("layer", "head"), coords=axes)
-        for name in ("attention", "previous")
+        name: xr.DataArray(numbers(s.results[saved]), dims=("layer", "head"), coords=axes)
+        for name, saved in (("attention", "after 1"), ("previous", "previous"))
     }
+    later = [numbers(s.results[f"after {after}"]) for after in places]
+    grids["later"] = xr.DataArray(later, dims=("after", "layer", "head"), coords={"after": list(places), **axes})
     return InductionHeads(
         model=model.card.name,
         mediator="attention heads",
