@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 
 from weft import tasks
-from weft.bobbin.asking import joined, retold, several, shortened
+from weft.bobbin.asking import joined, led, retold, several, shortened
 from weft.tasks.words.english import CATEGORIES
 
 
@@ -74,3 +74,20 @@ def test_a_story_asked_in_short_has_the_answers_that_it_tells() -> None:
         assert all(answer == story.get((who, what), "unknown") for who, what, answer in asked)
         said += [answer for _, _, answer in asked]
     assert 0.2 < said.count("unknown") / len(said) < 0.6
+
+
+def test_the_steps_of_a_numbered_story_are_those_that_it_tells() -> None:
+    task = tasks.BeliefTracking(split="train", layout="numbered", characters=3)
+    kinds = set()
+    for inputs in task.sample(10, seed=3).inputs:
+        text, answers = led(task.prompts([inputs]), random.Random(2))
+        taps = {(who, what): tap for who, what, tap in re.findall(r"(\w+) fills a (\w+) from tap (\w+)\.", text)}
+        told = dict(re.findall(r"Tap (\w+) has (\w+)\.", text))
+        true = told | {f"{who} tap": tap for (who, _), tap in taps.items()}
+        true |= {f"{who} {what}": told[tap] for (who, what), tap in taps.items()}
+        asked = re.findall(r"\n([\w ]+): (\w+)", text)
+        assert 3 <= len(asked) == len(set(asked))
+        assert all(true[question] == said for question, said in asked)
+        assert [text[start:stop] for start, stop in answers] == [f" {said}" for _, said in asked]
+        kinds |= {question.split()[-1] if question.split()[-1] in ("tap", *told) else "pair" for question, _ in asked}
+    assert kinds == {"tap", "one", "two", "three", "pair"}

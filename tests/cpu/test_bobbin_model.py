@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import weft
 from weft import bobbin, tasks
-from weft.bobbin import tokenizer
+from weft.bobbin import screen, tokenizer
 from weft.bobbin.measure import suite
 
 pytestmark = pytest.mark.skipif(
@@ -64,3 +64,16 @@ def test_without_examples_a_word_does_not_say_what_to_do_with_it(model: Any) -> 
     task = tasks.InContextFunctions(split="train", shots=4)
     asked = task.questions(40, seed=5)
     assert tasks.accuracy(model, asked, "exact").value - tasks.accuracy(model, task.bare(asked), "exact").value > 0.4
+
+
+@pytest.mark.parametrize("name", ["induction", "predicates", "pointers_numbered"])
+def test_a_mechanism_that_the_card_says_is_there_is_there(model: Any, name: str) -> None:
+    card = (bobbin.FOLDER / "README.md").read_text()
+    verdicts = dict(re.findall(r"^\| (\w+) \| \**(pass|fail)\** \| ", card, re.MULTILINE))
+    net, words = bobbin.read()[0].eval(), tokenizer.build()
+    found = {
+        "induction": lambda: screen.induction(net, seed=5, n=8),
+        "predicates": lambda: screen.predicates(net, words, 24, 5),
+        "pointers_numbered": lambda: screen.pointers(net, words, 24, 5, layout="numbered"),
+    }[name]()
+    assert verdicts[name] == ("pass" if found.passed else "fail"), found.says

@@ -64,6 +64,34 @@ def test_prefix_matching_of_a_model_without_it_is_low(net: Any) -> None:
     found = screen.induction(net, n=2, length=5)
     assert not found.passed
     assert len(found.figures["by_head"]) == 2
+    assert found.figures["without"] == found.figures["copied"]  # no head is silenced
+
+
+def test_heads_that_look_further_on_are_found_by_what_copying_is_without_them(
+    net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention is made up here: head 1.0 looks 3 after the first time. What silencing it does is the model's own."""
+    length = 6
+
+    def made_up(_: Any, ids: torch.Tensor) -> torch.Tensor:
+        patterns = torch.zeros(2, len(ids), 2, ids.shape[1], ids.shape[1])
+        here = torch.arange(length + 1, 2 * length)
+        patterns[1, :, 0, here, here - length + 3] = 0.9
+        return patterns
+
+    monkeypatch.setattr(screen, "_patterns", made_up)
+    seen: list[dict[Any, Any]] = []
+    plain = hooks.run
+    monkeypatch.setattr(
+        hooks, "run", lambda model, ids, edits=None: seen.append(edits or {}) or plain(model, ids, edits)
+    )
+    found = screen.induction(net, n=2, length=length)
+    assert found.figures["after"] == 3 and found.figures["by_head"] == [[0.0, 0.0], [0.9, 0.0]]
+    assert [list(each) for each in seen] == [[], [("z", 1)]]
+    value = torch.ones(2, 2 * length + 1, 2, 8)
+    silent = seen[1]["z", 1](value)
+    assert not silent[:, :, 0].any() and bool((silent[:, :, 1] == 1).all())
+    assert not found.passed  # a model that copies nothing loses nothing
 
 
 def test_a_model_that_guesses_passes_nothing(net: Any, words: Any) -> None:

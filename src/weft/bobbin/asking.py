@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from weft import tasks
-from weft.tasks.words.english import EXCLUDED
+from weft.tasks.words.english import EXCLUDED, NUMBERS
 
 Inputs = Mapping[str, Any]
 
@@ -46,6 +46,19 @@ def shortened(prompts: tasks.Prompts) -> tuple[str, tuple[tuple[int, int], ...]]
         text += f"\n{inputs['category'] if 'items' in inputs else inputs['character'] + ' ' + inputs['object']}:"
         answers.append((len(text), len(text) + len(answer)))
         text += answer
+    return text, tuple(answers)
+
+
+def led(prompts: tasks.Prompts, rng: random.Random) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """A numbered story, and after it who leads to which number and which number to what: "Bob tap: two\ntwo: milk"."""
+    text, answers = prompts.prompts[0].partition("\n")[0], []
+    steps = []
+    for number, (who, what, state) in zip(NUMBERS[1:], prompts.inputs[0]["clauses"], strict=False):
+        steps += [(f"{who} tap", number), (number, state), (f"{who} {what}", state)]
+    for asked, answer in rng.sample(steps, rng.randint(3, len(steps))):
+        text += f"\n{asked}:"
+        answers.append((len(text), len(text) + len(answer) + 1))
+        text += f" {answer}"
     return text, tuple(answers)
 
 

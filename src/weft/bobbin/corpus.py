@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from weft import tasks
-from weft.bobbin.asking import joined, retold, several, shortened
+from weft.bobbin.asking import joined, led, retold, several, shortened
 from weft.bobbin.tokenizer import BOS, EOS
 from weft.tasks.words import english
 from weft.tasks.words.languages import ENGLISH, LANGUAGES, categories, word
@@ -116,19 +116,21 @@ def mixture(number: int = LATE) -> tuple[Source | RandomTokens, ...]:
         Source("noun facts", size(900, 650, 200), _of(nouns)),
         Source("functions", size(200, 220, 260), _any(_functions)),
         Source("noun functions", size(220, 260, 200), _any(_noun_functions)),
-        Source("select one", size(200, 300, 520), _any(_select_one, 4), 2.0),
+        Source("select one", size(200, 300, 440), _any(_select_one, 4), 2.0),
         Source("select first or last", size(0, 100), _any(_select_ordered, 4), 2.0),
         Source("count and exists", size(0, 80), _any(_counted, 3), 2.0),
-        Source("lists asked in short", size(200, 200), _in_short),
-        Source("translation", size(280, 360, 420), _any(_translation)),
+        Source("lists asked in short", size(200, 220, 280), _in_short),
+        Source("translation", size(280, 360, 380), _any(_translation)),
         Source("verbatim", size(60, 40), _of(tasks.VerbatimLists())),
         Source("repeated words", size(60, 40), _of(tasks.RepeatedTokens())),
         Source("repeated words of all kinds", size(60, 40), _any(_repeated)),
-        Source("belief", size(260, 340, 360), _any(_belief, 4), 2.0),
-        Source("belief crossed", size(60, 180, 120), _any(_crossed, 3), 2.0),
+        Source("belief", size(160, 180, 200), _any(_belief, 4), 2.0),
+        Source("belief crossed", size(40, 60, 80), _any(_crossed, 3), 2.0),
+        Source("belief numbered", size(0, 80, 100), _any(_numbered, 3), 2.0),
         Source("visibility", size(0, 60), _any(_seen, 4), 2.0),
-        Source("stories told again", size(100, 100), _retold),
-        Source("stories asked in short", size(0, 0, 300), _story_in_short, 2.0),
+        Source("stories told again", 60, _retold),
+        Source("stories asked in short", size(160, 300, 320), _story_in_short, 2.0),
+        Source("numbers step by step", size(100, 120), _step_by_step, 2.0),
         Source("binding", size(100, 80), _any(_bound, 4)),
         Source("ioi", size(60, 60), _of(tasks.IndirectObject(split="train"))),
         Source("greater than", size(0, 20), _of(tasks.GreaterThan())),
@@ -254,9 +256,22 @@ def _in_short(n: int, seed: int) -> Iterator[Written]:
 def _story_in_short(n: int, seed: int) -> Iterator[Written]:
     rng = random.Random(seed)
     for _ in range(0, n, AT_ONCE):
-        task = rng.choice((_belief, _belief, _crossed))(rng)
+        task = rng.choice((_belief, _crossed, _numbered))(rng)
         for inputs in task.sample(AT_ONCE, rng.randrange(2**31)).inputs:
             yield Written(*shortened(task.prompts(several(task, inputs, rng, rng.randint(3, 8), 1.0))))
+
+
+def _numbered(rng: random.Random) -> tasks.Task:
+    kind = rng.choice(("answer_pointer", "answer_pointer", "answer_payload", "query_character"))
+    return tasks.BeliefTracking(split="train", kind=kind, layout="numbered", characters=rng.randint(2, 3))
+
+
+def _step_by_step(n: int, seed: int) -> Iterator[Written]:
+    rng = random.Random(seed)
+    for _ in range(0, n, AT_ONCE):
+        task = _numbered(rng)
+        for inputs in task.sample(AT_ONCE, rng.randrange(2**31)).inputs:
+            yield Written(*led(task.prompts([inputs]), rng))
 
 
 def _retold(n: int, seed: int) -> Iterator[Written]:

@@ -37,6 +37,7 @@ def suite() -> dict[str, tasks.Task]:
         "belief": tasks.BeliefTracking(**held),
         "belief_unknown": tasks.BeliefTracking(kind="answer_payload", **held),
         "belief_crossed": tasks.BeliefTracking(layout="crossed", characters=3, **held),
+        "belief_numbered": tasks.BeliefTracking(layout="numbered", **held),
         "visibility": tasks.Visibility(**held),
         "binding": tasks.EntityBinding(**held),
         "ioi": tasks.IndirectObject(**held),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 class Size(NamedTuple):
     """Layers, heads, widths of stream, MLP and head. The default gives every step of a mechanism heads of its own."""
 
-    layers: int = 6
+    layers: int = 8
     heads: int = 4
     width: int = 128
     mlp: int = 256

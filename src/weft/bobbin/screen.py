@@ -2,11 +2,12 @@
 
 found = screen(model, tokenizer)                       # {"predicates": Finding(passed=True, …), …}
 
-induction    a head that, at a repeated token, looks at what followed it before (prefix matching)
+induction    heads that, at a repeated token, look at what followed it before or a few places on (prefix matching), and without
+             which copying falls to less than half
 functions    few heads' mean outputs, put into prompts without examples, bring the answer (indirect effect)
 predicates   few heads' queries, from the "?" on, taken from a question about another category, make it choose by that one
-concepts     the stream at the end of the word asked about, taken from a list in other languages, brings that concept's word
-             in the prompt's own language
+concepts     few heads' outputs at the last token, taken from a list in other languages, bring that list's concept in the
+             prompt's own language (Feucht et al., arXiv 2504.03022); the stream at the word's end is shown beside it
 pointers     the stream at the last token, taken from a reversed story of other states, brings neither story's own answer but
              what stands at that place here
 """
@@ -38,6 +39,8 @@ FEW = 4
 """Heads patched together, where a few are to suffice."""
 ENOUGH = 0.5
 """From here on a rate passes."""
+FURTHEST = 4
+"""Places after a token's first time at which its induction head is looked for."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Sheet:
 
 
 def screen(model: Any, tokenizer: Any, n: int = 96, seed: int = 20_000) -> dict[str, Finding]:
-    """All five mechanisms on `n` pairs each; half a minute on two cores."""
+    """All five mechanisms, pointers in stories of three layouts, on `n` pairs each; half a minute on two cores."""
     return {
         "induction": induction(model, seed),
         "functions": functions(model, tokenizer, n, seed),
@@ -86,31 +89,63 @@ def screen(model: Any, tokenizer: Any, n: int = 96, seed: int = 20_000) -> dict[
         "concepts": concepts(model, tokenizer, n, seed),
         "pointers": pointers(model, tokenizer, n, seed),
         "pointers_crossed": pointers(model, tokenizer, n, seed, layout="crossed", characters=3),
+        "pointers_numbered": pointers(model, tokenizer, n, seed, layout="numbered"),
     }
 
 
 def induction(model: Any, seed: int = 20_000, n: int = 32, length: int = 20) -> Finding:
-    """The mean attention of each head from a repeated random token to what followed it the first time."""
+    """Heads that find a repeated random token's first time: their attention to the places after it, and copying without them.
+
+    The place that follows is the textbook's. Where lower heads have moved a token's neighbours along, a head may look a few
+    places further on and find the same there.
+    """
     generator = torch.Generator().manual_seed(seed)
     once = torch.stack(
         [torch.randperm(model.config.vocab_size - 3, generator=generator)[:length] + 3 for _ in range(n)]
     )
     ids = torch.cat([torch.zeros(n, 1, dtype=torch.long), once, once], 1)
+    here = torch.arange(length + 1, 2 * length)
+    patterns = _patterns(model, ids)
+    after = {step: patterns[..., here, here - length + step].mean((1, 3)) for step in range(1, FURTHEST + 1)}
+    step = max(after, key=lambda each: float(after[each].max()))
+    best, at = _best(after[step])
+    found = [divmod(int(cell), after[step].shape[1]) for cell in (after[step].flatten() >= ENOUGH).nonzero()]
+    silent = {
+        ("z", layer): hooks.put(torch.zeros(n, 2 * length + 1, *_head_sizes(model)), _everywhere(ids), heads)
+        for layer, heads in _grouped(found).items()
+    }
+    whole, without = (_copied(hooks.run(model, ids, edits), ids, here) for edits in ({}, silent))
+    says = (
+        f"head {at} looks {step} after the same token's first time with {best:.2f} of its attention; "
+        f"copying is {whole:.2f}, and {without:.2f} without the {len(found)} heads that do"
+    )
+    figures = {"by_head": _rounded(after[step]), "after": step, "copied": whole, "without": without}
+    return Finding(bool(found) and whole >= ENOUGH and without <= whole / 2, says, figures)
+
+
+def _patterns(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Attention [layer, row, head, query, key]."""
     kind = model.config._attn_implementation
     model.set_attn_implementation("eager")  # the only one that gives its patterns
     try:
         with torch.no_grad():
-            patterns = torch.stack(model(input_ids=ids, use_cache=False, output_attentions=True).attentions)
+            return torch.stack(model(input_ids=ids, use_cache=False, output_attentions=True).attentions)
     finally:
         model.set_attn_implementation(kind)
-    here = torch.arange(length + 1, 2 * length)
-    scores = patterns[:, :, :, here, here - length + 1].mean((1, 3))
-    best, at = _best(scores)
-    return Finding(
-        best >= ENOUGH,
-        f"head {at} looks at what followed with {best:.2f} of its attention",
-        {"by_head": _rounded(scores)},
-    )
+
+
+def _head_sizes(model: Any) -> tuple[int, int]:
+    return model.config.num_attention_heads, model.config.head_dim
+
+
+def _everywhere(ids: torch.Tensor) -> torch.Tensor:
+    return torch.arange(ids.shape[1]).expand(ids.shape)
+
+
+def _copied(logits: torch.Tensor, ids: torch.Tensor, here: torch.Tensor) -> float:
+    """The share of tokens foretold that follow the places `here`."""
+    here = here[:-1]
+    return round(float((logits[:, here].argmax(-1) == ids[:, here + 1]).float().mean()), 3)
 
 
 def functions(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
@@ -171,7 +206,7 @@ def predicates(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
 
 
 def concepts(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
-    """How often the stream at the end of the word asked about carries what it means, by layer."""
+    """How often few heads' outputs carry what is to be said, and the stream at the end of the word asked about, by layer."""
     batch = _clear(model, tokenizer, tasks.Translation(), n, seed)
     if few := _too_few(batch, n):
         return few
@@ -182,8 +217,8 @@ def concepts(model: Any, tokenizer: Any, n: int, seed: int) -> Finding:
     heads = _Patch(model, "z", base, hooks.record(model, other.ids, "z"), (base.last, other.last), batch.expected)
     carried = _few(heads, "the other list's concept comes")
     best = max(rates)
-    says = f"the stream at the word's end brings its concept in {best:.2f} at layer {rates.index(best)}; {carried.says}"
-    return Finding(max(rates) >= ENOUGH, says, {"by_layer": rates, "heads": carried.figures})
+    says = f"{carried.says}; the stream at the word's end brings it in {best:.2f} at layer {rates.index(best)}"
+    return Finding(carried.passed, says, {"by_layer": rates, "heads": carried.figures})
 
 
 def pointers(model: Any, tokenizer: Any, n: int, seed: int, **settings: Any) -> Finding:
@@ -228,7 +263,7 @@ class _Patch:
 
 
 def _few(patch: _Patch, what: str) -> Finding:
-    """Single heads, the few best of them together, all of them, and as many at random."""
+    """Single heads, the few best of them together, all of them, and as many of the others at random."""
     model = patch.model
     sizes = (model.config.num_hidden_layers, model.config.num_attention_heads)
     plain = patch.rise({})
@@ -238,7 +273,9 @@ def _few(patch: _Patch, what: str) -> Finding:
             rise[layer, head], rate[layer, head] = patch.rise({layer: [head]}) - plain, patch.rate({layer: [head]})
     chosen = _grouped([divmod(int(at), sizes[1]) for at in rise.flatten().topk(FEW).indices])
     rng = random.Random(0)
-    cells = [(layer, head) for layer in range(sizes[0]) for head in range(sizes[1])]
+    cells = [
+        (layer, head) for layer in range(sizes[0]) for head in range(sizes[1]) if head not in (chosen.get(layer) or [])
+    ]
     chance = max(patch.rate(_grouped(rng.sample(cells, FEW))) for _ in range(5))
     together, everything = patch.rate(chosen), patch.rate(dict.fromkeys(range(sizes[0])))
     best, at = _best(rate)

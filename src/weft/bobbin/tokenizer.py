@@ -28,7 +28,7 @@ _SENTENCES = """
     Q A Options Answer Question Which What Therefore The With Someone When How Is Words English Tavi Moru Selk words same of
     these is a kind first the last that many are any in word to for past gerund plural she verb becomes whose work it
     comparative superlative opposite capitals capital from continent fills with does believe cannot can see what lives city
-    and went gave lasted year ended began lists only more list two others among them come if an or first then
+    and went gave lasted year ended began lists only more list two others among them come if an or first then from tap Tap has
 """
 SENTENCES = tuple(dict.fromkeys(_SENTENCES.split()))
 """Words that the sentences of tasks and of the corpus are made of."""

@@ -77,9 +77,8 @@ def induction_heads(model: Any, *, n: int = 16, length: int = 20, seed: int = 0,
         run = s.run(ids)
         patterns = [run.pattern[layer] for layer in range(model.n_layers)]
         for after in places:
-            torch.stack([each[:, :, here, here - length + after].mean((0, 2)) for each in patterns]).save(
-                f"after {after}"
-            )  # type: ignore[attr-defined]
+            seen = torch.stack([each[:, :, here, here - length + after].mean((0, 2)) for each in patterns])
+            seen.save(f"after {after}")  # type: ignore[attr-defined]
         torch.stack([each[:, :, here, here - 1].mean((0, 2)) for each in patterns]).save("previous")  # type: ignore[attr-defined]
         (run.logits[:, here].argmax(-1) == ids[:, here + 1]).float().mean().save("copied")
     axes = {"layer": range(model.n_layers), "head": range(model.n_heads)}
