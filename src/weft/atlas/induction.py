@@ -41,7 +41,10 @@ def figures(found: Result) -> Sequence[Figure]:
     where = "what followed it the first time" if after == 1 else f"the place {after} after its first time"
     return [
         Figure(f"Attention from a repeated token to {where}, by head.", grid),
-        Figure("Attention to the token just before: what an induction head above needs.", found.plot("previous")),
+        Figure(
+            "Attention to the token just before, which an induction head of the textbook needs below it.",
+            found.plot("previous"),
+        ),
     ]
 
 
