@@ -93,3 +93,11 @@ def test_it_runs_by_its_name_and_prints_one_object(capfd):
     report = json.loads(capfd.readouterr().out)
     assert [row["task"] for row in report["rows"]] == TASKS and report["machine"]["versions"]["torch"]
     assert all(row["core_ratios"]["hooks"] > 0 for row in report["rows"])
+
+
+@pytest.mark.slow
+def test_the_methods_on_bobbin_are_held_to_what_is_asked(capfd):
+    """With few prompts the mask has had one epoch and keeps every head, which is more than is allowed: status 1."""
+    assert run_bench("bobbin", ["--quick", "--functions", "category"]) == 1
+    said = capfd.readouterr().out
+    assert said.count("NOT MET") == 1 and "asked ≥ 0.7: met" in said and "of 32: 0.0, 0.1" in said

@@ -125,6 +125,12 @@ def test_wilsons_interval(right: int, n: int, low: float, high: float) -> None:
     assert found.value == right / n
 
 
+def test_an_interval_leaves_no_rate_that_cannot_be() -> None:
+    for n in range(1, 200):
+        none, every = (Accuracy((right,) * n, "exact", 0.0).interval for right in (False, True))
+        assert none.low >= 0 and every.high <= 1
+
+
 def test_what_cannot_be_measured_is_said(induction) -> None:
     with pytest.raises(weft.WeftError, match='"options" or "exact"'):
         accuracy(induction, RepeatedTokens().sample(1), "greedy")

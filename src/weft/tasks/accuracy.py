@@ -47,7 +47,8 @@ class Accuracy:
     def interval(self) -> Interval:
         p, n = self.value, self.n
         middle, width = p + Z**2 / (2 * n), Z * (p * (1 - p) / n + Z**2 / (4 * n**2)) ** 0.5
-        return Interval((middle - width) / (1 + Z**2 / n), (middle + width) / (1 + Z**2 / n))
+        low, high = (middle - width) / (1 + Z**2 / n), (middle + width) / (1 + Z**2 / n)
+        return Interval(max(low, 0.0), min(high, 1.0))  # rounding alone leaves [0, 1], at a rate of 0 or 1
 
     def __str__(self) -> str:
         low, high = self.interval
