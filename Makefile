@@ -23,6 +23,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2 tests/pure tests/test_architecture.py
 
 bench: $(READY)
 	$(BIN)/weft bench all
