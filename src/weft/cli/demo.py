@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import xarray as xr
 
 import weft
 from weft.cli.atlas import show_parts
 from weft.cli.files import replay_record, write
+from weft.cli.heads import patch_every_head
 from weft.plot import Heatmap, heatmap
 
 MODEL = "bobbin"
@@ -30,6 +30,11 @@ PROMPTS = 50
 def prompt(column: int) -> str:
     """Examples of capitals (1) or of peoples (2), and one more country."""
     return "".join(f"Q: {each[0]}\nA: {each[column]}\n\n" for each in SHOWN) + f"Q: {ASKED[0]}\nA:"
+
+
+def begun(model: Any) -> list[int]:
+    """The tokens that the two answers begin with."""
+    return [model.tokens.ids(f" {each}")[0] for each in ASKED[1:]]
 
 
 @dataclass(frozen=True)
@@ -56,25 +61,6 @@ class Findings:
         return asdict(self) | {"right": self.right, "clean": prompt(1), "corrupted": prompt(2)}
 
 
-def patch_every_head(model: Any) -> Any:
-    """The experiment: the finished session, whose result "effect" is [layer, head]."""
-    answers = [model.tokens.ids(f" {each}")[0] for each in ASKED[1:]]  # the tokens that the two answers begin with
-    with model.session() as s:
-        clean, corrupt = s.run(prompt(1)), s.run(prompt(2))
-        top = weft.logit_diff(clean.logits[:, -1], *answers)
-        bottom = weft.logit_diff(corrupt.logits[:, -1], *answers)
-        grid: list[torch.Tensor] = []
-        for layer in range(model.n_layers):
-            for head in range(model.n_heads):
-                patched = corrupt.fork()
-                patched.z[layer][:, -1, head] = clean.z[layer][:, -1, head]
-                grid.append(weft.logit_diff(patched.logits[:, -1], *answers).mean())
-        patched_to = torch.stack(grid).reshape(model.n_layers, model.n_heads)
-        effect: Any = (patched_to - bottom.mean()) / (top - bottom).mean()  # .save is the traced tensor's own
-        effect.save("effect")
-    return s
-
-
 def run_demo(out: Path) -> Findings:
     """Serve bobbin; as its client patch every head and make its atlas; replay without the server. Files go to `out`."""
     from weft import serve
@@ -84,7 +70,7 @@ def run_demo(out: Path) -> Findings:
     out.mkdir(parents=True, exist_ok=True)
     with serve.background(models=[MODEL]) as url:
         model = weft.connect(url).model(MODEL)
-        session = patch_every_head(model)
+        session = patch_every_head(model, prompt(1), prompt(2), begun(model))
         found = atlas(model, out / "atlas", Settings(n=PROMPTS))
     record, figure = session.record, draw(session.results["effect"].numpy())
     comparison = replay_record(record, MODEL)  # on the weights in the package: the server has no part in it

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import xarray as xr
 
 import weft
 from weft.cli.files import replay_record, write
+from weft.cli.heads import patch_every_head
 from weft.plot import Heatmap, heatmap
 
 MODEL = "induction"
@@ -53,24 +53,6 @@ class Findings:
         return asdict(self) | {"right": self.right, "clean": CLEAN, "corrupted": CORRUPT}
 
 
-def patch_every_head(model: Any) -> Any:
-    """The experiment: the finished session, whose result "effect" is [layer, head]."""
-    with model.session() as s:
-        clean, corrupt = s.run(CLEAN), s.run(CORRUPT)
-        top = weft.logit_diff(clean.logits[:, -1], *ANSWERS)
-        bottom = weft.logit_diff(corrupt.logits[:, -1], *ANSWERS)
-        grid: list[torch.Tensor] = []
-        for layer in range(model.n_layers):
-            for head in range(model.n_heads):
-                patched = corrupt.fork()
-                patched.z[layer][:, -1, head] = clean.z[layer][:, -1, head]
-                grid.append(weft.logit_diff(patched.logits[:, -1], *ANSWERS).mean())
-        patched_to = torch.stack(grid).reshape(model.n_layers, model.n_heads)
-        effect: Any = (patched_to - bottom.mean()) / (top - bottom).mean()  # .save is the traced tensor's own
-        effect.save("effect")
-    return s
-
-
 def run_demo(out: Path) -> Findings:
     """Serve the planted model, find the head as a client, replay without the server; figures and record go to `out`."""
     from weft import serve
@@ -78,7 +60,7 @@ def run_demo(out: Path) -> Findings:
 
     started = time.perf_counter()
     with serve.background(models=[MODEL]) as url:
-        session = patch_every_head(weft.connect(url).model(MODEL))
+        session = patch_every_head(weft.connect(url).model(MODEL), CLEAN, CORRUPT, ANSWERS)
         record, explained = session.record, session.explain()
     figure = draw(session.results["effect"].numpy(), truth().induction)
     out.mkdir(parents=True, exist_ok=True)
