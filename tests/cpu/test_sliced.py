@@ -14,7 +14,7 @@ import weft
 from weft.errors import WeftError
 from weft.execute import planned, sliced
 from weft.execute.sliced import rows_at_a_time
-from weft.plan.slices import Rowwise
+from weft.plan.slices import rows_of
 
 GPT2 = weft.load(tiny_gpt2())
 LLAMA = weft.load(tiny_llama())
@@ -170,15 +170,13 @@ def ragged_places_llama(s: Any) -> None:
 
 
 def test_a_slice_one_row_short_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Rowwise.rows
-    monkeypatch.setattr(Rowwise, "rows", lambda self, first, last: whole(self, first, max(last - 1, first + 1)))
+    monkeypatch.setattr(sliced, "rows_of", lambda found, first, last: rows_of(found, first, max(last - 1, first + 1)))
     with pytest.raises((RuntimeError, AssertionError)):
         assert apart(heads, 2) < 2e-5
 
 
 def test_a_slice_of_the_wrong_rows_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Rowwise.rows
-    monkeypatch.setattr(Rowwise, "rows", lambda self, first, last: whole(self, 0, last - first))
+    monkeypatch.setattr(sliced, "rows_of", lambda found, first, last: rows_of(found, 0, last - first))
     assert apart(heads, 2) > 1e-3
 
 

@@ -276,7 +276,7 @@ SLICES = [
     Mutant("a slice's constants one row late", "plan/slices.py",
            "lie.dim, self.first * lie.inner, self.last * lie.inner)", "lie.dim, (self.first - (self.first > 0)) * lie.inner, (self.last - (self.first > 0)) * lie.inner)",
            "a row is edited with the numbers of the row before", (), (0, 21)),
-    Mutant("no waiting for an edit that takes all rows", "plan/slices.py",
+    Mutant("no waiting for an edit that takes all rows", "plan/rowwise.py",
            "if worst == MIXED or len(places) != 1", "if len(places) != 1",
            "what follows a mixed edit in the model goes by rows", (), (0, 18)),
     Mutant("a sum over the rows by slices", "ir/optable/follow.py",

@@ -20,7 +20,7 @@ from weft.plan.memory import (
     parsed,
     within,
 )
-from weft.plan.slices import rowwise
+from weft.plan.rowwise import rowwise
 
 CARD = fake_card()
 FLOAT = 4

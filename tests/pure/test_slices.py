@@ -10,7 +10,9 @@ from weft.ir.check import Checked, check
 from weft.ir.nodes import Const, Grad, Op, Read, Ref, Run, Save, Site, ViewStep, Write
 from weft.ir.optable.rows import Lie
 from weft.ir.types import TensorType
-from weft.plan.slices import FIXED, MIXED, ROWS, Part, Rowwise, name_of, part, rowwise
+from weft.plan.parts import Part, part
+from weft.plan.rowwise import FIXED, MIXED, ROWS, Rowwise, rowwise
+from weft.plan.slices import name_of, rows_of
 
 CARD = fake_card()
 ORDER = order_by(CARD)
@@ -51,7 +53,7 @@ def test_a_slice_has_the_rows_of_every_run_and_the_patch_between_them() -> None:
     b = Builder()
     b.save("end", patched(b))
     found = followed(b)
-    made = found.rows(1, 3)
+    made = rows_of(found, 1, 3)
     checked = legal(made)
     assert tokens_of(made) == [*FOUR[1:3], *OTHERS[1:3]]
     assert found.frontier == {Ref(8): Lie(0)}  # the last read
@@ -63,7 +65,7 @@ def test_a_slice_has_the_rows_of_every_run_and_the_patch_between_them() -> None:
 def test_every_node_of_a_slice_knows_where_it_came_from() -> None:
     b = Builder()
     b.save("end", patched(b))
-    made = followed(b).rows(0, 1)
+    made = rows_of(followed(b), 0, 1)
     old = b.experiment().nodes
     kept = [(node, old[at]) for node, at in zip(made.experiment.nodes, made.origin, strict=True)]
     assert all(type(new) is type(before) for new, before in kept if isinstance(new, Run | Read | Write | Op))
@@ -111,7 +113,7 @@ def counted(b: Builder, rows: list[int]) -> Rowwise:
 
 def test_a_place_in_each_row_is_cut_and_the_rows_are_counted_anew() -> None:
     b = Builder()
-    made = counted(b, [0, 1, 2, 3]).rows(1, 4)
+    made = rows_of(counted(b, [0, 1, 2, 3]), 1, 4)
     assert legal(made)
     numbers = [memoryview(node.data.tobytes()).cast("q").tolist() for node in made.experiment.nodes
                if isinstance(node, Const) and len(node.data.type.shape) == 1]  # fmt: skip
@@ -139,7 +141,7 @@ def test_the_first_position_of_each_row_is_cut_with_it() -> None:
     inputs = (("tokens", b.const(ints(FOUR))), ("start", b.const(ints([0, 1, 2, 0]))))
     run = b.add(Run("tokens", inputs)).node
     b.save("end", b.read(run, "logits"))
-    made = followed(b).rows(1, 3)
+    made = rows_of(followed(b), 1, 3)
     assert legal(made).runs.popitem()[1].batch == 2
     start = [node.data for node in made.experiment.nodes if isinstance(node, Const) and node.data.type.shape == (2,)]
     assert memoryview(start[0].tobytes()).cast("q").tolist() == [1, 2]
@@ -149,7 +151,7 @@ def test_a_vector_of_the_users_with_a_number_for_each_row_is_cut_by_an_op() -> N
     b = Builder()
     value = b.read(b.run(FOUR), "resid_post", 1)
     b.save("sum", b.add(Op("add.Tensor", (value, b.const(floats(4, 1, D_MODEL))))))
-    made = followed(b).rows(2, 4)
+    made = rows_of(followed(b), 2, 4)
     assert legal(made)
     assert [node.args[1:] for node in made.experiment.nodes if isinstance(node, Op) and "slice" in node.name] == [
         (0, 2, 4)
@@ -172,7 +174,7 @@ def test_sizes_of_views_are_those_of_the_slice() -> None:
     value = b.read(b.run(FOUR), "resid_post", 1)
     b.save("flat", b.add(Op("view", (value, (12, D_MODEL)))))
     found = followed(b)
-    made = found.rows(0, 3)
+    made = rows_of(found, 0, 3)
     assert found.frontier == {Ref(3): Lie(0, 3)}
     assert legal(made).types[-2] == (TensorType("float32", (9, D_MODEL)),)
 

@@ -2,7 +2,8 @@
 
 What goes by rows is run slice by slice, and its values are put together; what mixes rows waits for all of them and is
 run afterwards, with those values as constants, by rows again if it can be. So a program becomes programs, and each of
-them is run as any other (`weft.plan.slices` makes them, `weft.plan.memory` says how many rows fit).
+them is run as any other (`weft.plan.rowwise` finds what goes by rows, `weft.plan.slices` makes the programs,
+`weft.plan.memory` says how many rows fit).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from weft.ir.nodes import Apply, Const, Experiment, Grad, Op, Param, Read, Ref, 
 from weft.ir.outcome import Edits, Outcome
 from weft.models.dtypes import type_of
 from weft.plan.memory import SHARE, Limits, at_most, estimate, within
-from weft.plan.slices import ROWS, Part, Rowwise, graph_of, name_of, ordered, part, rowwise
+from weft.plan.parts import Part, graph_of, ordered, part
+from weft.plan.rowwise import ROWS, Rowwise, rowwise
+from weft.plan.slices import name_of, rows_of
 
 Progress = Callable[[float, str], None]
 Whole = Callable[[Experiment, Limits, Progress, set[int]], Outcome]
@@ -224,7 +227,7 @@ class Slicing:
         whole: dict[Ref, torch.Tensor] = {}
         while first < batch:
             last = min(first + rows, batch)
-            made = found.values.rows(first, last)
+            made = rows_of(found.values, first, last)
             piece = Part(made.experiment, tuple(program.origin[index] for index in made.origin))
             share = (high - low) / batch
             try:
