@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import weft
 from weft import tasks
+from weft.bobbin.measure import suite
 from weft.methods import filter_heads, function_vector
 
 SHARE = 0.15
@@ -89,6 +90,17 @@ def predicates(model: Any, quick: bool) -> Iterator[Line]:
         print(f"    {part} was left out: {why}")
 
 
+def answering(source: str) -> tuple[Any, float]:
+    """The model, and how long it takes, all being imported, to load it and have a prompt of each task answered."""
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
+    began = time.perf_counter()
+    model = weft.load(source)
+    for task in suite().values():
+        task.evaluate(model, n=1, seed=3)
+    return model, time.perf_counter() - began
+
+
 def spelled(heads: Any) -> str:
     return ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
 
@@ -99,7 +111,12 @@ def main() -> int:
     parser.add_argument("--functions", default="to_tavi,category", help="relations, by commas")
     parser.add_argument("--quick", action="store_true", help="few prompts: to see that it runs")
     given = parser.parse_args()
-    model, failed = weft.load(given.model), 0
+    model, seconds = answering(given.model)
+    print(
+        f"loading, and a prompt of each of {len(suite())} tasks: {seconds:.1f} s (asked ≤ 3 on idle cores)\n",
+        flush=True,
+    )
+    failed = 0
     parts = [(f"function vector of {name}", functions(model, name, given.quick)) for name in given.functions.split(",")]
     for title, lines in [*parts, ("filter heads", predicates(model, given.quick))]:
         print(title, flush=True)
