@@ -230,6 +230,8 @@ def test_bad_calls_say_what_to_do() -> None:
         filter_heads(loaded("plain", True), task_of(False), train_pairs=8, progress=False)
     with pytest.raises(ProgramError, match="no head L3H0: this model has layers 0 to 2"):
         filter_heads(model, task_of(), heads=[(3, 0)])
+    with pytest.raises(ProgramError, match=r"heads=\[\] names no head; .* leave heads out"):
+        filter_heads(model, task_of(), heads=[])
     with pytest.raises(ProgramError, match='necessity: it needs the part "mask"'):
         filter_heads(model, task_of(), parts=["necessity"], pairs=4, progress=False)
     with pytest.raises(ProgramError, match="has 1 words"):

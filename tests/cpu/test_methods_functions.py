@@ -200,6 +200,10 @@ WRONG = {
     "a space at the end": ((FUNCTIONS["next"],), SETTING | {"form": ("Q: ", "\nA: ", "\n")}, "may not end in one"),
     "n_heads": ((FUNCTIONS["next"],), SETTING | {"n_heads": 0}, "from 1 to 24, not 0"),
     "layer": ((FUNCTIONS["next"],), SETTING | {"layer": 3}, "from 0 to 2, not 3"),
+    "no such head": ((FUNCTIONS["next"],), SETTING | {"heads": [(0, 8)]}, "has layers 0 to 2 and heads 0 to 7"),
+    "no pair": ((FUNCTIONS["next"],), SETTING | {"heads": [3]}, r"pairs of whole numbers, \[\(15, 5\), …\], not 3"),
+    "no heads": ((FUNCTIONS["next"],), SETTING | {"heads": []}, "or leave heads out"),
+    "heads and a number": ((FUNCTIONS["next"],), SETTING | {"heads": [(0, 0)], "n_heads": 1}, "leave out n_heads=1"),
     "never right": (({x: "cat" if y != "cat" else "dog" for x, y in FUNCTIONS["next"].items()},), SETTING, "answers none of"),
 }  # fmt: skip
 
@@ -209,6 +213,13 @@ def test_bad_calls_are_told_the_right_one(what: str) -> None:
     given, options, said = WRONG[what]
     with pytest.raises(weft.WeftError, match=said):
         function_vector(model(), *given, **options)
+
+
+@pytest.mark.parametrize("asked", [{"layer": 3}, {"n_heads": 25}, {"heads": [(3, 0)]}, {"effects_on": "bare"}])
+def test_what_cannot_be_had_is_refused_before_anything_is_run(asked: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weft.Model, "session", lambda *_, **__: pytest.fail("a session was opened"))
+    with pytest.raises(weft.errors.ProgramError):
+        function_vector(model(), FUNCTIONS["next"], **SETTING | asked)
 
 
 def test_words_that_the_model_cannot_say_are_refused() -> None:

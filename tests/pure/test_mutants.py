@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from tests.mutants.decoding import DECODING
 from tests.mutants.planning import PLANNING
 from tests.mutants.table import MUTANTS, Mutant

@@ -18,6 +18,7 @@ from weft.methods.filtering.predicate import Predicate, mean
 from weft.methods.filtering.sheet import Place
 from weft.methods.filtering.stages import PARTS, parts_of, run_parts
 from weft.methods.filtering.state import State
+from weft.methods.places import heads_given
 from weft.methods.result import Result
 
 
@@ -124,7 +125,7 @@ def filter_heads(
         raise weft.errors.TokenError(
             "filter_heads asks in words and this model has no tokenizer; give one to weft.load"
         )
-    given = _heads(model, heads)
+    given = [] if heads is None else sorted(heads_given(model, heads))
     chosen = [part for part in chosen if part != "mask" or not given]
     bench = Bench(model, progress, only_right)
     mode = mode_of(bench, task, seed, score)
@@ -171,16 +172,6 @@ def _task(task: Any) -> Any:
             "filter_heads(model, weft.tasks.SelectOne()), or categories {name: [words]}; other tasks belong into tasks={…}"
         )
     return task
-
-
-def _heads(model: Any, heads: Sequence[Head] | None) -> list[Head]:
-    found = sorted({(int(layer), int(head)) for layer, head in heads or ()})
-    for layer, head in found:
-        if not (0 <= layer < model.n_layers and 0 <= head < model.n_heads):
-            raise weft.errors.ProgramError(
-                f"no head L{layer}H{head}: this model has layers 0 to {model.n_layers - 1} and heads 0 to {model.n_heads - 1}"
-            )
-    return found
 
 
 def _kin(task: Any) -> dict[str, Any]:

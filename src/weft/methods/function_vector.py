@@ -12,11 +12,11 @@ import xarray as xr
 
 import weft
 from weft.methods.functions.effects import Head, indirect_effects, means, ranked
-from weft.methods.functions.evaluate import Choice, choose, controlled, tested
+from weft.methods.functions.evaluate import Choice, choose, controlled, layers_of, sizes_of, tested
 from weft.methods.functions.further import read_out, reconstruct, template_gain
 from weft.methods.functions.prompts import FORM, Examples, Form, other_forms
 from weft.methods.functions.steering import Steering
-from weft.methods.places import numbers
+from weft.methods.places import heads_given, numbers
 from weft.methods.result import Result
 
 
@@ -130,23 +130,25 @@ def function_vector(
     were never shown. In families with a norm after attention, v is what the heads write before that norm.
     """
     pairs, name = _pairs(task)
+    summed = None if heads is None else heads_given(model, heads)
+    sizes, layers = sizes_of(model, n_heads, summed), layers_of(model, layer)
     examples = Examples.of(model, pairs, shots, seed, held_out, form, n_queries)
-    if not n_effects and heads is None:
+    if summed is None and not n_effects:
         raise weft.errors.ProgramError(
             "n_effects=0 measures no head, so say which heads are summed: function_vector(…, heads=[(15, 5), …], n_effects=0)"
         )
+    disturbed = examples.without("valid", n_effects, effects_on)
     known = means(model, examples.few_shot("valid", n_means), plan, only_right)
     work = _Work({"mean_z": _by_head(known.z, "d_head")}, [known.record], "")
     before = None
     if n_effects:
-        effects = indirect_effects(model, examples.without("valid", n_effects, effects_on), known.z, plan, progress)
+        effects = indirect_effects(model, disturbed, known.z, plan, progress)
         work.arrays = _found(effects.values) | work.arrays
         work.add({}, effects.records, effects.stopped)
         before = float(effects.before.mean())
     if not work.stopped:
-        order: list[Head] = _order(work.arrays, heads)
-        count = n_heads if heads is None else len(order)
-        choice = choose(model, examples, known.z, order, count, layer, plan, progress)
+        order: list[Head] = _order(work.arrays, summed)
+        choice = choose(model, examples, known.z, order, sizes, layers, plan, progress)
         work.add(_chosen(choice), choice.records, choice.stopped, choice.layer)
         if not work.stopped:
             others, own = controlled(model, known.z, choice, controls, seed, plan)
@@ -227,7 +229,7 @@ def _pairs(task: Any) -> tuple[dict[str, str], str]:
 
 def _order(arrays: Mapping[str, xr.DataArray], heads: Sequence[Head] | None) -> list[Head]:
     """The heads given; else all by their effect."""
-    return ranked(torch.tensor(arrays["aie"].values)) if heads is None else [(i, h) for i, h in heads]
+    return ranked(torch.tensor(arrays["aie"].values)) if heads is None else list(heads)
 
 
 def _found(effects: torch.Tensor) -> dict[str, xr.DataArray]:

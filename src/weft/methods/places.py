@@ -128,3 +128,25 @@ def numbers(tensor: torch.Tensor) -> np.ndarray:
 
 
 HEADS = ("head", "kv_head")
+
+
+def heads_given(model: Any, heads: Iterable[Any]) -> list[tuple[int, int]]:
+    """The (layer, head) pairs that someone gave, once each and in their order; ProgramError where the model has none such."""
+    found: dict[tuple[int, int], None] = {}
+    for each in heads:
+        pair = tuple(each) if isinstance(each, Sequence) else ()
+        if len(pair) != 2 or not all(isinstance(part, int | np.integer) for part in pair):
+            raise weft.errors.ProgramError(
+                f"heads are (layer, head) pairs of whole numbers, [(15, 5), …], not {each!r}"
+            )
+        layer, head = int(pair[0]), int(pair[1])
+        if not (0 <= layer < model.n_layers and 0 <= head < model.n_heads):
+            raise weft.errors.ProgramError(
+                f"no head L{layer}H{head}: this model has layers 0 to {model.n_layers - 1} and heads 0 to {model.n_heads - 1}"
+            )
+        found[layer, head] = None
+    if not found:
+        raise weft.errors.ProgramError(
+            "heads=[] names no head; give some, [(15, 5), …], or leave heads out to have them found"
+        )
+    return list(found)

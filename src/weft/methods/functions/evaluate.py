@@ -33,11 +33,10 @@ class Choice(NamedTuple):
 
 
 def choose(
-    model: Any, examples: Examples, z: torch.Tensor, order: Sequence[Head], n_heads: int | str, layer: int | str,
+    model: Any, examples: Examples, z: torch.Tensor, order: Sequence[Head], sizes: Sequence[int], layers: Sequence[int],
     plan: str, progress: bool,
 ) -> Choice:  # fmt: skip
     """By accuracy without examples on the queries kept for that; of equals, the likelier answer, then fewer heads."""
-    sizes, layers = _sizes(model, order, n_heads), _layers(model, layer)
     each, record = written(model, z, order[: sizes[-1]], plan)
     sums = each.cumsum(0)
     asked = {"bare": examples.bare("valid")}
@@ -50,18 +49,22 @@ def choose(
     return Choice(list(order[: best[0]]), sums[best[0] - 1], best[1], search, [record, *tried.records], tried.stopped)
 
 
-def _sizes(model: Any, order: Sequence[Head], n_heads: int | str) -> list[int]:
+def sizes_of(model: Any, n_heads: int | str, heads: Sequence[Head] | None) -> list[int]:
+    """How many heads may be summed: `n_heads`, those that "auto" stands for, or as many as were given."""
     total = model.n_layers * model.n_heads
+    if heads is not None:
+        if n_heads != "auto":
+            raise weft.errors.ProgramError(f"heads=… says which heads are summed, so leave out n_heads={n_heads!r}")
+        return [len(heads)]
     if n_heads == "auto":
-        return [n for n in SIZES if n <= max(1, int(total * SHARE)) and n <= len(order)]
-    if not isinstance(n_heads, int) or not 1 <= n_heads <= len(order):
-        raise weft.errors.ProgramError(
-            f'n_heads is "auto" or a number of heads from 1 to {len(order)}, not {n_heads!r}'
-        )
+        return [n for n in SIZES if n <= max(1, int(total * SHARE))]
+    if not isinstance(n_heads, int) or not 1 <= n_heads <= total:
+        raise weft.errors.ProgramError(f'n_heads is "auto" or a number of heads from 1 to {total}, not {n_heads!r}')
     return [n_heads]
 
 
-def _layers(model: Any, layer: int | str) -> list[int]:
+def layers_of(model: Any, layer: int | str) -> list[int]:
+    """The layers after which a vector may be added."""
     if layer == "sweep":
         return list(range(model.n_layers))
     if not isinstance(layer, int) or not -model.n_layers <= layer < model.n_layers:
