@@ -5,8 +5,8 @@
 
 Asked of function vectors, of all relations with more than 25 held-out pairs together: zero-shot accuracy ≥ 0.7 with the vector
 and ≤ 0.4 without, and random vectors as long within 0.05 of that. Of filter heads: their patched queries decide in ≥ 80 % of
-pairs, those of as many random heads in ≤ 10 %. Of both, that they are at most 15 % of all heads. Status 1 if something asked is
-not met.
+pairs, those of as many random heads in ≤ 10 %. Of both, that they are at most 15 % of all heads. Status 1 where one of these
+is not met.
 """
 
 from __future__ import annotations
