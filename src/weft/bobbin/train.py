@@ -37,7 +37,7 @@ PER_SHARD = 50
 class Recipe:
     """What a training run is: all but `steps`, `every` and `n` must stay the same on resuming."""
 
-    steps: int = 7_000
+    steps: int = 9_000
     rows: int = 24
     seed: int = 0
     rate: float = 1.0
