@@ -48,7 +48,10 @@ def test_one_head_written_leaves_the_others(name):
 
 
 def test_steps_with_a_cache(name):
-    """Two positions on from five: the later rows of the whole pass's."""
+    """Two positions on from five: the later rows of the whole pass's, to 1e-4 of the largest value.
+
+    Qwen 3.5's linear attention works in float32 whatever the weights are, and goes another way with a cache than without.
+    """
     if name in EXPERTS:
         steps(name)
         return
@@ -62,7 +65,8 @@ def test_steps_with_a_cache(name):
             model.forward({"tokens": IDS[:, 5:]}, cache)
     for site in wanted:
         rows = whole[site][:, :, 5:] if site.name in ("scores", "pattern") else whole[site][:, 5:]
-        assert torch.allclose(found[site].nan_to_num(neginf=0.0), rows.nan_to_num(neginf=0.0), atol=1e-4), site
+        value, expected = found[site].nan_to_num(neginf=0.0), rows.nan_to_num(neginf=0.0)
+        assert torch.allclose(value, expected, atol=1e-4 * max(1.0, float(expected.abs().max()))), site
 
 
 def test_what_is_written_where_nothing_is_added_moves_the_logits():
