@@ -24,7 +24,7 @@ STATE = "atlas.json"
 class Settings:
     """How much is done: `n` prompts a task (other numbers follow from it), drawn from `seed`."""
 
-    n: int = 100
+    n: int = 64
     seed: int = 0
 
 

@@ -64,7 +64,7 @@ def atlas(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report and the results; NAME-atlas if not given.")
     ] = None,
-    n: Annotated[int, typer.Option(help="Prompts a task; other numbers follow from it.")] = 100,
+    n: Annotated[int, typer.Option(help="Prompts a task; other numbers follow from it.")] = 64,
     seed: Annotated[int, typer.Option(help="Draws the prompts.")] = 0,
     as_json: Json = False,
 ) -> None:
