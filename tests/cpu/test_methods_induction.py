@@ -49,3 +49,9 @@ def test_the_token_that_opens_every_text_comes_first() -> None:
 def test_too_little_is_refused_with_the_call(wrong: dict[str, int]) -> None:
     with pytest.raises(weft.errors.ProgramError, match="n=16, length=20"):
         induction_heads(weft.load("induction"), **wrong)
+
+
+def test_places_that_were_not_measured_are_refused() -> None:
+    found = induction_heads(weft.load("induction"), n=2, length=4)
+    with pytest.raises(weft.errors.ProgramError, match=r"after is one of 1, 2, .* places, not 0"):
+        found.above(after=0)

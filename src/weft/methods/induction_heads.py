@@ -35,6 +35,9 @@ class InductionHeads(Result):
 
     def above(self, least: float = 0.5, after: int = 1) -> list[tuple[int, int]]:
         """(layer, head) of the heads whose score `after` places on is at least `least`, the strongest first."""
+        known = self["later"].coords["after"].values.tolist()
+        if after not in known:
+            raise weft.errors.ProgramError(f"after is one of {', '.join(map(str, known))} places, not {after!r}")
         scores = self["later"].sel(after=after).values
         order = sorted(
             ((float(scores[i, h]), i, h) for i, h in zip(*(scores >= least).nonzero(), strict=True)), reverse=True

@@ -134,7 +134,7 @@ def heads_given(model: Any, heads: Iterable[Any]) -> list[tuple[int, int]]:
     """The (layer, head) pairs that someone gave, once each and in their order; ProgramError where the model has none such."""
     found: dict[tuple[int, int], None] = {}
     for each in heads:
-        pair = tuple(each) if isinstance(each, Sequence) else ()
+        pair = tuple(each) if isinstance(each, Sequence | np.ndarray) else ()
         if len(pair) != 2 or not all(isinstance(part, int | np.integer) for part in pair):
             raise weft.errors.ProgramError(
                 f"heads are (layer, head) pairs of whole numbers, [(15, 5), …], not {each!r}"
